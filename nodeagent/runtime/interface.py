@@ -190,7 +190,7 @@ class ContainerEvent:
 
 
 class ExecSession(Protocol):
-    """A process started inside a container, with its streams. Closing the session kills the process if it still runs."""
+    """A process started inside a container, with its streams. Closing it kills the process."""
 
     async def read(self) -> tuple[int, bytes] | None:
         """The next chunk as (1 stdout | 2 stderr, bytes); None when all output has been read."""

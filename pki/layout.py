@@ -1,0 +1,89 @@
+"""Every path of Wherry's under /etc, /var/lib and /run, once.
+
+The same on a real node, under systemd and in a corner of the lab (which mounts its own directories at these places).
+Secrets live in `pki` and in kubeconfigs, all 0600; `ensure()` makes the directories 0700.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths below three roots: `etc` (identity), `data` (what must survive a reboot), `run` (what must not)."""
+
+    etc: Path = Path("/etc/wherry")
+    data: Path = Path("/var/lib/wherry")
+    run: Path = Path("/run/wherry")
+
+    @classmethod
+    def under(cls, root: Path) -> "Layout":
+        """The same tree below another root, e.g. a lab node's directory as seen from the host."""
+        return cls(root / "etc", root / "data", root / "run")
+
+    @property
+    def pki(self) -> Path:
+        return self.etc / "pki"
+
+    @property
+    def ca_cert(self) -> Path:
+        return self.pki / "ca.crt"
+
+    @property
+    def ca_key(self) -> Path:
+        return self.pki / "ca.key"
+
+    @property
+    def service_account_key(self) -> Path:
+        """The key that signs service-account tokens (control plane only)."""
+        return self.pki / "sa.key"
+
+    def cert(self, name: str) -> Path:
+        """The certificate of a profile (pki.profiles), e.g. `apiserver`."""
+        return self.pki / f"{name}.crt"
+
+    def key(self, name: str) -> Path:
+        return self.pki / f"{name}.key"
+
+    def kubeconfig(self, name: str) -> Path:
+        """The kubeconfig of a component, e.g. `admin`, `scheduler`, `nodeagent`, `netproxy`."""
+        return self.etc / f"{name}.conf"
+
+    @property
+    def store(self) -> Path:
+        """The API server's SQLite database."""
+        return self.data / "store" / "wherry.db"
+
+    @property
+    def agent_root(self) -> Path:
+        """The node agent's data: pods' volumes, images, container layers."""
+        return self.data / "node"
+
+    @property
+    def image_preload(self) -> Path:
+        """Image archives found here are loaded when the agent starts (for machines without a registry)."""
+        return self.data / "images"
+
+    @property
+    def runtime_socket(self) -> Path:
+        return self.run / "runtime.sock"
+
+    @property
+    def runtime_state(self) -> Path:
+        return self.run / "runtime"
+
+    def ensure(self) -> None:
+        """Make the directories that daemons expect, 0700."""
+        for directory in (
+            self.etc,
+            self.pki,
+            self.data,
+            self.store.parent,
+            self.agent_root,
+            self.image_preload,
+            self.run,
+        ):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+DEFAULT = Layout()
