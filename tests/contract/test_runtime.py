@@ -1,0 +1,227 @@
+"""What every `Runtime` promises, run over the fake here and over the real one when root and a kernel are there."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nodeagent.runtime.fake import FakeRuntime
+from nodeagent.runtime.interface import (
+    ContainerConfig,
+    ContainerEvent,
+    ContainerState,
+    ContainerStatus,
+    NotFound,
+    PodIdentity,
+    Runtime,
+    RuntimeFailure,
+    SandboxConfig,
+    SandboxState,
+)
+
+
+@dataclass
+class Kit:
+    """A started runtime, an image in it, and where logs go."""
+
+    runtime: Runtime
+    image: str
+    logs: Path
+
+    def sandbox(self, uid: str = "pod", attempt: int = 0, **rest: Any) -> SandboxConfig:
+        return SandboxConfig(PodIdentity("default", uid, uid, attempt), uid, str(self.logs / uid), **rest)
+
+
+@pytest.fixture(params=["fake"])
+async def runtime_kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Kit]:
+    fake = FakeRuntime()
+    yield Kit(fake, fake.images.add("docker.io/library/busybox:latest").id, tmp_path / "logs")
+
+
+def container(kit: Kit, *command: str, name: str = "main", attempt: int = 0, **rest: Any) -> ContainerConfig:
+    return ContainerConfig(name, attempt, kit.image, command=command, log_path=f"{name}/{attempt}.log", **rest)
+
+
+async def until(runtime: Runtime, container_id: str, test: Callable[[ContainerStatus], bool]) -> ContainerStatus:
+    async with asyncio.timeout(10):
+        while True:
+            status = await runtime.container_status(container_id)
+            if test(status):
+                return status
+            await asyncio.sleep(0.005)
+
+
+def exited(status: ContainerStatus) -> bool:
+    return status.state is ContainerState.EXITED
+
+
+async def run(kit: Kit, *command: str, **rest: Any) -> tuple[str, str]:
+    sandbox = await kit.runtime.run_sandbox(kit.sandbox())
+    container_id = await kit.runtime.create_container(sandbox.id, container(kit, *command, **rest))
+    await kit.runtime.start_container(container_id)
+    return sandbox.id, container_id
+
+
+async def test_sandbox_life(runtime_kit: Kit) -> None:
+    runtime: Runtime = runtime_kit.runtime
+    sandbox = await runtime.run_sandbox(runtime_kit.sandbox("a", labels={"app": "a"}))
+    assert sandbox.state is SandboxState.READY and sandbox.identity.uid == "a" and sandbox.netns_path
+    assert [s.id for s in await runtime.sandboxes()] == [sandbox.id]
+    await runtime.stop_sandbox(sandbox.id)
+    await runtime.stop_sandbox(sandbox.id)
+    assert [(s.state, s.labels) for s in await runtime.sandboxes()] == [(SandboxState.NOTREADY, {"app": "a"})]
+    await runtime.remove_sandbox(sandbox.id)
+    await runtime.remove_sandbox(sandbox.id)
+    assert list(await runtime.sandboxes()) == []
+
+
+async def test_same_attempt_twice_is_refused_next_attempt_is_not(runtime_kit: Kit) -> None:
+    first = await runtime_kit.runtime.run_sandbox(runtime_kit.sandbox("a"))
+    with pytest.raises(RuntimeFailure, match="exists"):
+        await runtime_kit.runtime.run_sandbox(runtime_kit.sandbox("a"))
+    second = await runtime_kit.runtime.run_sandbox(runtime_kit.sandbox("a", attempt=1))
+    assert first.id != second.id
+
+
+async def test_container_created_started_exited(runtime_kit: Kit) -> None:
+    runtime: Runtime = runtime_kit.runtime
+    sandbox = await runtime.run_sandbox(runtime_kit.sandbox())
+    container_id = await runtime.create_container(sandbox.id, container(runtime_kit, "/bin/sh", "-c", "exit 3"))
+    assert len(container_id) == 64 and int(container_id, 16) >= 0
+    status = await runtime.container_status(container_id)
+    assert status.state is ContainerState.CREATED and status.started_at == 0 and status.log_path.endswith("main/0.log")
+    await runtime.start_container(container_id)
+    status = await until(runtime, container_id, exited)
+    assert (status.exit_code, status.signal, status.reason) == (3, 0, "Error")
+    assert 0 < status.created_at <= status.started_at <= status.finished_at
+    with pytest.raises(RuntimeFailure):
+        await runtime.start_container(container_id)
+
+
+async def test_success_is_completed(runtime_kit: Kit) -> None:
+    _, container_id = await run(runtime_kit, "/bin/true")
+    status = await until(runtime_kit.runtime, container_id, exited)
+    assert (status.exit_code, status.reason, status.oom_killed) == (0, "Completed", False)
+
+
+async def test_missing_program_fails_the_start_and_says_so(runtime_kit: Kit) -> None:
+    runtime: Runtime = runtime_kit.runtime
+    sandbox = await runtime.run_sandbox(runtime_kit.sandbox())
+    container_id = await runtime.create_container(sandbox.id, container(runtime_kit, "/bin/missing"))
+    with pytest.raises(RuntimeFailure, match=r'exec: "/bin/missing": stat /bin/missing: no such file or directory'):
+        await runtime.start_container(container_id)
+    status = await runtime.container_status(container_id)
+    assert status.state is ContainerState.EXITED and status.exit_code == 127 and status.reason == "ContainerCannotRun"
+    assert "no such file" in status.message
+
+
+async def test_stop_is_idempotent(runtime_kit: Kit) -> None:
+    runtime: Runtime = runtime_kit.runtime
+    _, container_id = await run(runtime_kit, "/bin/sleep", "1000")
+    assert (await runtime.container_status(container_id)).state is ContainerState.RUNNING
+    await runtime.stop_container(container_id, 0)
+    status = await runtime.container_status(container_id)
+    assert status.state is ContainerState.EXITED and (status.exit_code, status.signal) == (137, 9)
+    await runtime.stop_container(container_id, 10)
+    await runtime.stop_container("0" * 64, 10)
+
+
+async def test_remove_kills_and_forgets(runtime_kit: Kit) -> None:
+    runtime: Runtime = runtime_kit.runtime
+    sandbox_id, container_id = await run(runtime_kit, "/bin/sleep", "1000")
+    assert [c.id for c in await runtime.containers(sandbox_id)] == [container_id]
+    assert list(await runtime.containers("0" * 64)) == []
+    await runtime.remove_container(container_id)
+    await runtime.remove_container(container_id)
+    assert list(await runtime.containers()) == []
+    with pytest.raises(NotFound):
+        await runtime.container_status(container_id)
+
+
+async def test_sandbox_takes_its_containers_along(runtime_kit: Kit) -> None:
+    runtime: Runtime = runtime_kit.runtime
+    sandbox_id, container_id = await run(runtime_kit, "/bin/sleep", "1000")
+    await runtime.stop_sandbox(sandbox_id)
+    assert (await runtime.container_status(container_id)).exit_code == 137
+    with pytest.raises(NotFound):
+        await runtime.create_container(sandbox_id, container(runtime_kit, "/bin/true", attempt=1))
+    await runtime.remove_sandbox(sandbox_id)
+    assert list(await runtime.containers()) == []
+
+
+async def test_unknown_sandbox_and_image(runtime_kit: Kit) -> None:
+    runtime: Runtime = runtime_kit.runtime
+    with pytest.raises(NotFound):
+        await runtime.create_container("0" * 64, container(runtime_kit, "/bin/true"))
+    sandbox = await runtime.run_sandbox(runtime_kit.sandbox())
+    with pytest.raises(NotFound, match="image"):
+        await runtime.create_container(sandbox.id, ContainerConfig("main", 0, "sha256:" + "0" * 64))
+
+
+async def test_exec_output_code_and_stdin(runtime_kit: Kit) -> None:
+    runtime: Runtime = runtime_kit.runtime
+    _, container_id = await run(runtime_kit, "/bin/sleep", "1000")
+    session = await runtime.exec(container_id, ["/bin/echo", "hello"], tty=False, stdin=False)
+    assert await read_all(session) == (b"hello\n", b"") and await session.wait() == 0
+    await session.close()
+    session = await runtime.exec(container_id, ["/bin/cat"], tty=False, stdin=True)
+    await session.write(b"ab")
+    await session.write(b"cd")
+    await session.close_stdin()
+    assert await read_all(session) == (b"abcd", b"") and await session.wait() == 0
+    await session.close()
+    session = await runtime.exec(container_id, ["/bin/sh", "-c", "exit 7"], tty=False, stdin=False)
+    assert await session.wait() == 7
+    await session.close()
+    with pytest.raises(RuntimeFailure, match="no such file"):
+        await runtime.exec(container_id, ["/bin/missing"], tty=False, stdin=False)
+
+
+async def test_exec_needs_a_running_container(runtime_kit: Kit) -> None:
+    _, container_id = await run(runtime_kit, "/bin/true")
+    await until(runtime_kit.runtime, container_id, exited)
+    with pytest.raises(RuntimeFailure, match="not running"):
+        await runtime_kit.runtime.exec(container_id, ["/bin/true"], tty=False, stdin=False)
+
+
+async def test_closing_a_session_ends_its_process(runtime_kit: Kit) -> None:
+    _, container_id = await run(runtime_kit, "/bin/sleep", "1000")
+    session = await runtime_kit.runtime.exec(container_id, ["/bin/sleep", "1000"], tty=False, stdin=True)
+    await session.close()
+    async with asyncio.timeout(10):
+        assert await session.wait() == 137
+
+
+async def test_events_tell_of_starts_and_ends(runtime_kit: Kit) -> None:
+    runtime: Runtime = runtime_kit.runtime
+    seen: list[ContainerEvent] = []
+    stream = runtime.events()
+    listener = asyncio.ensure_future(_collect(stream, seen))
+    await asyncio.sleep(0)
+    sandbox_id, container_id = await run(runtime_kit, "/bin/true")
+    await until(runtime, container_id, exited)
+    await runtime.remove_sandbox(sandbox_id)
+    async with asyncio.timeout(10):
+        await listener
+    types = [e.type for e in seen if e.container_id == container_id]
+    assert types == ["CREATED", "STARTED", "STOPPED", "DELETED"]
+    assert {e.pod_uid for e in seen} == {"pod"}
+
+
+async def _collect(stream: AsyncIterator[ContainerEvent], into: list[ContainerEvent]) -> None:
+    """Until a sandbox is deleted."""
+    async for event in stream:
+        into.append(event)
+        if event.type == "DELETED" and not event.container_id:
+            return
+
+
+async def read_all(session: Any) -> tuple[bytes, bytes]:
+    chunks: dict[int, bytes] = {1: b"", 2: b""}
+    async with asyncio.timeout(10):
+        while (chunk := await session.read()) is not None:
+            chunks[chunk[0]] += chunk[1]
+    return chunks[1], chunks[2]
