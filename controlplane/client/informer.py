@@ -186,7 +186,7 @@ class Informer:
             send_initial_events=filling is not None,
             timeout_seconds=int(300 * (1 + chance.random())),
         )
-        async with aclosing(watch):  # type: ignore[type-var]
+        async with aclosing(watch):
             async for kind, obj in watch:
                 version = obj["metadata"]["resourceVersion"]
                 if kind == "BOOKMARK":

@@ -85,7 +85,9 @@ class LeaderElector:
             raise LeadershipLost(f"lease {self._namespace}/{self._name}")
 
     async def _acquire(self) -> None:
-        while not await self._try():
+        while True:
+            if await self._try():
+                return
             await asyncio.sleep(self._period * (1 + 0.2 * chance.random()))
 
     async def _renew(self) -> None:

@@ -8,7 +8,7 @@ Requests that the server refuses for now (429 or 503 with Retry-After) are repea
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import urlencode
 
@@ -110,7 +110,7 @@ class Client:
         self,
         r: ApiResource,
         name: str,
-        body: Obj | list[Obj],
+        body: Obj | Sequence[Obj],
         namespace: str = "",
         *,
         kind: PatchKind = "merge",
@@ -165,7 +165,7 @@ class Client:
         send_initial_events: bool = False,
         timeout_seconds: int = 0,
         silence: float = 150.0,
-    ) -> AsyncIterator[tuple[str, Obj]]:
+    ) -> AsyncGenerator[tuple[str, Obj], None]:
         """Changes after `resource_version` as (type, object), type one of ADDED, MODIFIED, DELETED and BOOKMARK,
         until the server ends the watch. An ERROR event is raised as StatusError (410: too old). `silence`: seconds
         without a byte after which the peer counts as dead. Use it under `contextlib.aclosing` when leaving early."""
@@ -197,9 +197,7 @@ class Client:
 
     # --- below the verbs
 
-    async def json(
-        self, method: str, target: str, body: Any = None, *, content_type: str = "application/json"
-    ) -> Obj:
+    async def json(self, method: str, target: str, body: Any = None, *, content_type: str = "application/json") -> Obj:
         """Any request with JSON both ways. Raises StatusError and Unreachable."""
         data = b"" if body is None else encode(body)
         answer = await self.raw(method, target, data, content_type=content_type)
@@ -210,9 +208,7 @@ class Client:
     ) -> Answer:
         """Any request; the answer is a success (2xx). Raises StatusError and Unreachable."""
         for attempt in range(_ATTEMPTS):
-            answer = await self.transport.request(
-                method, target, body, content_type=content_type, timeout=self.timeout
-            )
+            answer = await self.transport.request(method, target, body, content_type=content_type, timeout=self.timeout)
             if 200 <= answer.status < 300:
                 if "warning" in answer.headers:
                     log.warning("server_warning method=%s target=%s text=%s", method, target, answer.headers["warning"])
