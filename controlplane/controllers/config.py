@@ -9,7 +9,7 @@ from pki import layout
 class Config:
     """Wherry's controllers: one process, one informer a resource, one identity (system:kube-controller-manager)."""
 
-    kubeconfig: str = field(default_factory=lambda: str(layout.Layout().kubeconfig("controllers")))
+    kubeconfig: str = field(default_factory=lambda: str(layout.DEFAULT.kubeconfig("controllers")))
     """How to reach the API server."""
     controllers: list[str] = field(default_factory=lambda: ["*"])
     """Which controllers run: `*` is all that are on by default, `name` adds one, `-name` leaves one out."""
@@ -18,6 +18,8 @@ class Config:
 
     leader_elect: bool = True
     """Run only while holding the lease kube-system/kube-controller-manager; losing it ends the process."""
+    leader_elect_identity: str = ""
+    """The name in the lease. One that survives a restart gets the lease back at once; "" makes a new one each time."""
     leader_elect_lease_duration_seconds: float = 15.0
     """How long others wait before they take an unrenewed lease."""
     leader_elect_renew_deadline_seconds: float = 10.0
@@ -56,7 +58,7 @@ class Config:
     pod_gc_quarantine_seconds: float = 40.0
     """How long a node must be missing before its pods are removed."""
 
-    root_ca_file: str = field(default_factory=lambda: str(layout.Layout().ca_cert))
+    root_ca_file: str = field(default_factory=lambda: str(layout.DEFAULT.ca_cert))
     """The CA certificate published as kube-root-ca.crt in every namespace; "" publishes none."""
     cluster_signing_cert_file: str = ""
     """CA certificate that signs certificate requests; "" signs none. (Door: the signer is not built yet.)"""

@@ -132,7 +132,7 @@ def rescale(deployment: meta.Object, new: meta.Object | None, old: Sequence[meta
     if len(sets) <= 1:
         # the one active set, or the latest, takes everything
         only = sets[0] if sets else new or max(old, key=meta.created, default=None)
-        return [(only, replicas)] if only is not None and meta.spec_replicas(only) != replicas else []
+        return [(only, replicas)] if only is not None else []
     if new is not None and _is_saturated(deployment, new):
         return [(rs, 0) for rs in active(old)]
     if not is_rolling(deployment):

@@ -22,6 +22,8 @@ Handler = Callable[[meta.Object], None]
 class Cache(Protocol):
     """What a view needs of `controlplane.client.informer.Informer`."""
 
+    @property
+    def resource_version(self) -> str: ...
     def get(self, key: str) -> meta.Object | None: ...
     def items(self) -> Iterable[meta.Object]: ...
     def by_index(self, name: str, value: str) -> Iterable[meta.Object]: ...
@@ -34,14 +36,15 @@ class View:
     def __init__(self, cache: Cache, indexers: dict[str, Indexer]) -> None:
         self._cache = cache
         self._indexers = indexers
-        self._seen = 0  # the highest resourceVersion that the informer has shown us
+        self._shown = 0  # the highest resourceVersion among the objects that the informer has shown us
         self._written: dict[str, meta.Object] = {}
         self._deleted: dict[str, tuple[str, str]] = {}  # key -> (uid, when)
         cache.add_handler(added=self._on_seen, updated=lambda old, new: self._on_seen(new), deleted=self._on_gone)
 
     def get(self, key: str) -> meta.Object | None:
         """The object with this key (`namespace/name`, or `name` of a cluster-scoped one)."""
-        return self._newest(key, self._cache.get(key)) if self._written or self._deleted else self._cache.get(key)
+        cached = self._cache.get(key)
+        return self._newest(key, cached) if self._written or self._deleted else cached
 
     def items(self) -> list[meta.Object]:
         """All objects."""
@@ -62,12 +65,16 @@ class View:
 
     def wrote(self, obj: meta.Object) -> None:
         """The server answered a write with `obj`."""
-        if meta.revision(obj) > self._seen:
+        if meta.revision(obj) > self._seen():
             self._written[meta.key(obj)] = obj
 
     def deleted(self, obj: meta.Object) -> None:
         """The server accepted to delete `obj`: until the informer says so, it counts as being deleted."""
         self._deleted[meta.key(obj)] = (meta.uid(obj), clock.rfc3339())
+
+    def _seen(self) -> int:
+        version = self._cache.resource_version
+        return max(self._shown, int(version) if version.isdigit() else 0)
 
     def _newest(self, key: str, cached: meta.Object | None) -> meta.Object | None:
         written = self._written.get(key)
@@ -86,10 +93,11 @@ class View:
         return [obj for obj in found if obj is not None and wanted(obj)]
 
     def _on_seen(self, obj: meta.Object) -> None:
-        self._seen = max(self._seen, meta.revision(obj))
+        self._shown = max(self._shown, meta.revision(obj))
         if self._written:
             # also what others deleted before the answer to our write arrived: its revision has passed by
-            self._written = {k: o for k, o in self._written.items() if meta.revision(o) > self._seen}
+            seen = self._seen()
+            self._written = {k: o for k, o in self._written.items() if meta.revision(o) > seen}
         if self._deleted:
             key = meta.key(obj)
             doomed = self._deleted.get(key)
