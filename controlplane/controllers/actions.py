@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from controlplane.api.status import StatusError
 from controlplane.client.resources import ApiResource
-from controlplane.client.rest import Client
+from controlplane.client.rest import Client, PatchKind
 from controlplane.controllers import meta
 from controlplane.controllers.view import View
 
@@ -36,7 +36,7 @@ class Writer:
         return self._wrote(resource, await self.client.update(resource, obj, subresource=subresource))
 
     async def patch(
-        self, resource: ApiResource, obj: meta.Object, body: Any, subresource: str = "", kind: str = "merge"
+        self, resource: ApiResource, obj: meta.Object, body: Any, subresource: str = "", kind: PatchKind = "merge"
     ) -> meta.Object:
         answer = await self.client.patch(
             resource, meta.name(obj), body, meta.namespace(obj), kind=kind, subresource=subresource
@@ -46,7 +46,8 @@ class Writer:
     async def delete(self, resource: ApiResource, obj: meta.Object, **options: Any) -> None:
         """Delete exactly this object (its UID is a precondition). One that is gone is as good as deleted."""
         try:
-            await self.client.delete(resource, meta.name(obj), meta.namespace(obj), uid=meta.uid(obj) or None, **options)
+            uid = meta.uid(obj) or None
+            await self.client.delete(resource, meta.name(obj), meta.namespace(obj), uid=uid, **options)
         except StatusError as error:
             if error.code != 404:
                 raise
@@ -104,7 +105,7 @@ class Patch:
         return f"patch {self.resource.plural}{'/' * bool(self.subresource)}{self.subresource} {meta.key(self.obj)}"
 
     async def execute(self, writer: Writer) -> meta.Object | None:
-        kind = "json" if isinstance(self.body, list) else "merge"
+        kind: PatchKind = "json" if isinstance(self.body, list) else "merge"
         return await writer.patch(self.resource, self.obj, self.body, self.subresource, kind)
 
 

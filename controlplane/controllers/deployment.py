@@ -201,8 +201,8 @@ class DeploymentController(Controller):
         return decision.again
 
     async def _create(self, deployment: meta.Object, write: actions.Create) -> None:
-        """Create the new ReplicaSet. Its name is a hash: when it is taken by ours, the cache was behind; when it is taken
-        by another template, the next pass hashes with a higher collisionCount."""
+        """Create the new ReplicaSet. Its name is a hash: when it is taken by ours, the cache was behind; when it is
+        taken by another template, the next pass hashes with a higher collisionCount."""
         try:
             await self.perform(write)
             return

@@ -1,8 +1,8 @@
 """Revisions of a Deployment: which ReplicaSet is the new one, its manifest, its annotations, and the history. Pure.
 
 A revision is a ReplicaSet; its number is an annotation, copied to the Deployment, which is what `kubectl rollout
-history` and `undo` read. A roll-back is only a template that an older ReplicaSet has already: it is found, gets the next
-number, and its old numbers go to `revision-history` (pkg/controller/deployment/util/deployment_util.go).
+history` and `undo` read. A roll-back is only a template that an older ReplicaSet has already: it is found, gets the
+next number, and its old numbers go to `revision-history` (pkg/controller/deployment/util/deployment_util.go).
 """
 
 from collections.abc import Sequence
@@ -104,7 +104,7 @@ def _appended(history: str, number: str) -> str:
 
 
 def superfluous(deployment: meta.Object, old: Sequence[meta.Object]) -> list[meta.Object]:
-    """Old ReplicaSets beyond `revisionHistoryLimit` that may be deleted: empty, observed, the lowest revisions first."""
+    """Old ReplicaSets beyond `revisionHistoryLimit` that may be deleted: empty and observed; lowest revisions first."""
     limit = deployment["spec"].get("revisionHistoryLimit")
     if limit is None:
         return []

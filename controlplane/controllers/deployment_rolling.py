@@ -19,7 +19,7 @@ Sizes = list[tuple[meta.Object, int]]
 
 
 def is_rolling(deployment: meta.Object) -> bool:
-    return (deployment["spec"].get("strategy") or {}).get("type", "RollingUpdate") == "RollingUpdate"
+    return bool((deployment["spec"].get("strategy") or {}).get("type", "RollingUpdate") == "RollingUpdate")
 
 
 def _fenceposts(deployment: meta.Object) -> tuple[int, int]:

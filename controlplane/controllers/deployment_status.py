@@ -1,7 +1,7 @@
 """The status of a Deployment: its counters and the conditions Available, Progressing and ReplicaFailure. Pure.
 
-Reasons and messages are Kubernetes' own (pkg/controller/deployment/{progress,sync}.go), because `kubectl rollout status`
-and people read them. `progressDeadlineSeconds` is measured from the last progress, which the condition's
+Reasons and messages are Kubernetes' own (pkg/controller/deployment/{progress,sync}.go), because `kubectl rollout
+status` and people read them. `progressDeadlineSeconds` is measured from the last progress, which the condition's
 lastUpdateTime records.
 """
 
@@ -155,7 +155,8 @@ def overdue_in(deployment: meta.Object, conditions: list[meta.Object], now: floa
     if current.get("reason") == "ProgressDeadlineExceeded":
         return 0
     since = clock.parse_rfc3339(current.get("lastUpdateTime") or current["lastTransitionTime"])
-    return max(since + deployment["spec"]["progressDeadlineSeconds"] - now, 0)
+    deadline = float(deployment["spec"]["progressDeadlineSeconds"])
+    return max(since + deadline - now, 0)
 
 
 def _replica_failure(new: meta.Object | None, sets: Sequence[meta.Object]) -> meta.Object | None:

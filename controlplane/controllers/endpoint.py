@@ -36,7 +36,7 @@ def families(service: meta.Object) -> list[str]:
 
 
 def is_headless(service: meta.Object) -> bool:
-    return service["spec"].get("clusterIP") == "None"
+    return bool(service["spec"].get("clusterIP") == "None")
 
 
 def endpoint(pod: meta.Object, service: meta.Object, address: str, zone: str) -> meta.Object:

@@ -57,9 +57,7 @@ def _address(pod: meta.Object, service: meta.Object, address: str) -> meta.Objec
     return meta.pruned(fields)
 
 
-def plan(
-    service: meta.Object, candidates: Sequence[meta.Object], existing: meta.Object | None
-) -> list[actions.Action]:
+def plan(service: meta.Object, candidates: Sequence[meta.Object], existing: meta.Object | None) -> list[actions.Action]:
     """Create or update the Endpoints object, if it differs."""
     wanted, truncated = subsets(service, candidates)
     labels = {**meta.labels(service), _MANAGED: "endpoint-controller"}

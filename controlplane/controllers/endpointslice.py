@@ -70,8 +70,8 @@ def plan(
     existing: Sequence[meta.Object],
     zones: Mapping[str, str],
 ) -> list[actions.Action]:
-    """The writes that make `existing` slices (this controller's, of this Service) hold the ready, serving and terminating
-    pods among `candidates` (those that the selector matches)."""
+    """The writes that make `existing` slices (this controller's, of this Service) hold what is to be an endpoint of
+    `candidates` (the pods that the selector matches)."""
     goal = wanted(service, candidates, zones)
     labels = slice_labels(service)
     trigger = _trigger(service, candidates)

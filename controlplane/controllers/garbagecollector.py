@@ -24,6 +24,10 @@ from controlplane.controllers.reconcile import Context, Controller
 
 log = logging.getLogger(__name__)
 _IGNORED = {(EVENTS.group, "events"), ("events.k8s.io", "events")}
+_UNKNOWN_KIND_SECONDS = 30.0
+_SYNC_SECONDS = 30.0
+_STAGGER_SECONDS = 0.02
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
 _NEEDED = ("get", "list", "watch", "delete")
 
 
@@ -60,6 +64,9 @@ class GarbageCollector(Controller):
         self._watched: set[ApiResource] = set()
         self._tasks: asyncio.TaskGroup | None = None
         self._rediscover = asyncio.Event()
+        self._unlisted: set[ApiResource] = set()
+        self._listed = asyncio.Event()
+        self._all_started = False
         crds = self.view(CUSTOMRESOURCEDEFINITIONS)
         crds.add_handler(added=self._crd, updated=lambda old, new: self._crd(new), deleted=self._crd)
 
@@ -71,6 +78,14 @@ class GarbageCollector(Controller):
             self._tasks = group
             group.create_task(self._follow_discovery())
             group.create_task(super().run())
+
+    async def start(self) -> None:
+        """Wait until every resource was listed once: before that, an owner may only seem to be absent."""
+        try:
+            async with asyncio.timeout(_SYNC_SECONDS):
+                await self._listed.wait()
+        except TimeoutError:
+            log.warning("unlisted=%s", ",".join(r.group_resource for r in self._unlisted))
 
     # --- watching everything
 
@@ -98,75 +113,83 @@ class GarbageCollector(Controller):
             if resource in self.context.whole:
                 self._share(resource)
             else:
+                self._unlisted.add(resource)
                 self._tasks.create_task(self._follow(resource))
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(_STAGGER_SECONDS)
+        self._all_started = True
+        self._note_listed()
+
+    def _note_listed(self, *resources: ApiResource) -> None:
+        self._unlisted.difference_update(resources)
+        if self._all_started and not self._unlisted:
+            self._listed.set()
 
     def _share(self, resource: ApiResource) -> None:
         self.context.view(resource).add_handler(
             added=lambda obj: self._apply(self.graph.seen(resource, obj)),
-            updated=lambda old, new: self._changed(resource, old, new),
+            updated=lambda old, new: self._apply(self.graph.seen(resource, new)),
             deleted=lambda obj: self._apply(self.graph.gone(meta.uid(obj))),
         )
 
-    def _changed(self, resource: ApiResource, old: meta.Object, new: meta.Object) -> None:
-        self._apply(self.graph.seen(resource, new))
-
     async def _follow(self, resource: ApiResource) -> None:
         """Keep the graph's part of one resource current, like an informer that keeps nothing."""
-        pause = 0.5
-        version, known = "", set[str]()
-        while resource in self._watched:
+        pause, version, known = _FIRST_PAUSE_SECONDS, "", set[str]()
+        while True:
             try:
-                async for revision in self._watch(resource, version, known):
-                    version, pause = revision, 0.5
+                if not version:
+                    version = await self._list(resource, known)
+                    self._note_listed(resource)
+                async with aclosing(self.client.watch(resource, resource_version=version)) as watch:
+                    async for kind, obj in watch:
+                        self._event(resource, kind, obj, known)
+                        version, pause = obj["metadata"]["resourceVersion"], _FIRST_PAUSE_SECONDS
             except StatusError as error:
                 if error.code == 410:
                     version = ""
-                elif error.code in (404, 405):
-                    if await self._no_longer_served(resource):
-                        break
+                elif error.code in (404, 405) and await self._is_unserved(resource):
+                    break
                 else:
                     log.warning("watch=%s retry=true error=%s", resource.group_resource, error)
             except Unreachable as error:
                 log.debug("watch=%s retry=true error=%s", resource.group_resource, error)
             await asyncio.sleep(pause)
-            pause = min(pause * 2, 30.0)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
         self._watched.discard(resource)
+        self._note_listed(resource)
         for uid in known:
             self._apply(self.graph.gone(uid))
 
-    async def _no_longer_served(self, resource: ApiResource) -> bool:
-        served = await discovery.served(self.client)
-        return all(s.resource != resource for s in served)
+    async def _is_unserved(self, resource: ApiResource) -> bool:
+        try:
+            return all(s.resource != resource for s in await discovery.served(self.client))
+        except (StatusError, Unreachable):
+            return False
 
-    async def _watch(self, resource: ApiResource, version: str, known: set[str]):  # type: ignore[no-untyped-def]
-        """List if `version` is "", then watch; yields each revision seen. `known`: the UIDs in the graph."""
-        if not version:
-            there: set[str] = set()
-            token = ""
-            while True:
-                page = await self.client.list(resource, limit=500, continue_token=token)
-                for obj in page.get("items") or ():
-                    there.add(meta.uid(obj))
-                    self._apply(self.graph.seen(resource, obj))
-                token = page["metadata"].get("continue") or ""
-                if not token:
-                    break
-            for uid in known - there:
-                self._apply(self.graph.gone(uid))
-            known.clear()
-            known |= there
-            version = page["metadata"]["resourceVersion"]
-            yield version
-        async with aclosing(self.client.watch(resource, resource_version=version)) as watch:  # type: ignore[type-var]
-            async for kind, obj in watch:
-                if kind == "DELETED":
-                    known.discard(meta.uid(obj))
-                    self._apply(self.graph.gone(meta.uid(obj)))
-                elif kind != "BOOKMARK":
-                    known.add(meta.uid(obj))
-                    self._apply(self.graph.seen(resource, obj))
-                yield obj["metadata"]["resourceVersion"]
+    async def _list(self, resource: ApiResource, known: set[str]) -> str:
+        """Bring graph and `known` (UIDs of this resource in the graph) up to date; returns the revision."""
+        there: set[str] = set()
+        token = ""
+        while True:
+            page = await self.client.list(resource, limit=500, continue_token=token)
+            for obj in page.get("items") or ():
+                there.add(meta.uid(obj))
+                self._apply(self.graph.seen(resource, obj))
+            token = page["metadata"].get("continue") or ""
+            if not token:
+                break
+        for uid in known - there:
+            self._apply(self.graph.gone(uid))
+        known.clear()
+        known |= there
+        return str(page["metadata"]["resourceVersion"])
+
+    def _event(self, resource: ApiResource, kind: str, obj: meta.Object, known: set[str]) -> None:
+        if kind == "DELETED":
+            known.discard(meta.uid(obj))
+            self._apply(self.graph.gone(meta.uid(obj)))
+        elif kind != "BOOKMARK":
+            known.add(meta.uid(obj))
+            self._apply(self.graph.seen(resource, obj))
 
     def _apply(self, work: Work) -> None:
         for vertex in work.examine:
@@ -182,7 +205,11 @@ class GarbageCollector(Controller):
         if vertex is None:
             return None
         if vertex.virtual:
-            await self._find(vertex)
+            try:
+                await self._look_for(vertex)
+            except LookupError as error:
+                log.info("examine=%s error=%s", vertex, error)
+                return _UNKNOWN_KIND_SECONDS
         elif kind == "orphan":
             await self._cut_loose(vertex)
         elif vertex.waits_for_dependents:
@@ -191,36 +218,35 @@ class GarbageCollector(Controller):
             await self._examine(vertex)
         return None
 
-    async def _find(self, vertex: Vertex) -> None:
-        """Ask the server whether an owner that no watch has shown exists."""
-        if not await self._exists(vertex.api_version, vertex.kind, vertex.namespace, vertex.name, vertex.uid):
-            if vertex.virtual:  # it may have been seen while we asked
-                self._apply(self.graph.gone(vertex.uid))
-
-    async def _exists(self, api_version: str, kind: str, namespace: str, name: str, uid: str) -> bool:
-        group = api_version.rpartition("/")[0]
-        resource = self._resources.get((group, kind))
+    async def _look_for(self, vertex: Vertex) -> None:
+        """Ask the server whether an owner that no watch has shown exists, wherever its dependents may mean."""
+        group = vertex.api_version.rpartition("/")[0]
+        resource = self._resources.get((group, vertex.kind))
         if resource is None:
-            raise LookupError(f"owner {api_version} {kind} {name}: no such resource is served")
-        try:
-            found = await self.client.get(resource, name, namespace if resource.namespaced else "")
-        except StatusError as error:
-            if error.code != 404:
-                raise
-            return False
-        return meta.uid(found) == uid
+            raise LookupError(f"no resource of {vertex.api_version} {vertex.kind} is served")
+        places = {d.namespace for d in vertex.dependents} | {vertex.namespace} if resource.namespaced else {""}
+        for namespace in places:
+            try:
+                found = await self.client.get(resource, vertex.name, namespace)
+            except StatusError as error:
+                if error.code != 404:
+                    raise
+                continue
+            if meta.uid(found) == vertex.uid:
+                return
+        if vertex.virtual:  # it may have been seen while we asked
+            self._apply(self.graph.gone(vertex.uid))
 
     async def _examine(self, vertex: Vertex) -> None:
         owners = [(ref, self.graph.vertices.get(ref["uid"])) for ref in vertex.owners]
         for _, owner in owners:
-            if owner is not None and owner.virtual and not self.graph.is_absent(owner.uid):
-                await self._find(owner)  # examines the dependents again if it does not exist
+            if owner is not None and owner.virtual:
+                self.queue.add(owner.uid)  # unknown: it is looked for first, and then this is examined again
+                return
         dangling = [ref for ref, owner in owners if self._is_dangling(vertex, ref)]
         rest = [owner for ref, owner in owners if owner is not None and ref not in dangling]
         waiting = [owner for owner in rest if owner.waits_for_dependents]
-        decision = verdict(
-            bool(owners), len(rest) - len(waiting), len(dangling), len(waiting), bool(vertex.dependents)
-        )
+        decision = verdict(bool(owners), len(rest) - len(waiting), len(dangling), len(waiting), bool(vertex.dependents))
         if decision is Verdict.TRIM:
             gone = {ref["uid"] for ref in dangling} | {owner.uid for owner in waiting}
             await self._remove_owners(vertex, gone)
@@ -234,10 +260,10 @@ class GarbageCollector(Controller):
 
     def _is_dangling(self, vertex: Vertex, ref: meta.Object) -> bool:
         owner = self.graph.vertices.get(ref["uid"])
-        if owner is None or self.graph.is_absent(ref["uid"]):
+        if owner is None:
             return True
         # a namespaced owner of something elsewhere is no owner: references do not cross namespaces
-        return bool(owner.namespace) and owner.namespace != vertex.namespace
+        return not owner.virtual and bool(owner.namespace) and owner.namespace != vertex.namespace
 
     async def _delete(self, vertex: Vertex, policy: str) -> None:
         assert vertex.resource is not None

@@ -149,14 +149,13 @@ class Graph:
             ):
                 work.examine.append(vertex)
             owner.dependents.add(vertex)
-            if self.is_absent(uid) or owner.waits_for_dependents:
+            if owner.waits_for_dependents:
                 work.examine.append(vertex)
         for uid, ref in before.items():
-            blocked = bool(ref.get("blockOwnerDeletion"))
+            unblocked = ref.get("blockOwnerDeletion") and not after.get(uid, {}).get("blockOwnerDeletion")
             owner = self.vertices.get(uid)
-            if blocked and owner is not None and owner.waits_for_dependents:
-                if not after.get(uid, {}).get("blockOwnerDeletion"):
-                    work.examine.append(owner)  # it may have waited only for this
+            if unblocked and owner is not None and owner.waits_for_dependents:
+                work.examine.append(owner)  # it may have waited only for this
 
     def _forget_unneeded(self, vertex: Vertex) -> None:
         if vertex.virtual and not vertex.dependents:

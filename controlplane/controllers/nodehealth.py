@@ -1,8 +1,8 @@
 """What to think of a node: conditions when it is silent, taints that follow from conditions, health of a zone. Pure.
 
 The table of conditions and taints is Kubernetes' (pkg/controller/nodelifecycle): `NoSchedule` taints follow at once;
-`NoExecute`, which evicts, is added at a limited rate, and not at all while every node seems lost: then it is more likely
-that the control plane is cut off.
+`NoExecute`, which evicts, is added at a limited rate, and not at all while every node seems lost: then it is more
+likely that the control plane is cut off.
 """
 
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ def readiness(node: meta.Object) -> str:
 
 
 def silenced(node: meta.Object, now: float) -> list[meta.Object] | None:
-    """The conditions of a node that stopped speaking: what it used to report is Unknown. None if they say so already."""
+    """The conditions of a node that stopped speaking: what it reported is Unknown. None if they say so already."""
     stamp = clock.rfc3339(now)
     conditions = list(meta.status(node).get("conditions") or ())
     changed = False

@@ -2,8 +2,8 @@
 
 A node speaks by renewing its Lease or posting its status. There is no polling: each node has one timer, due when its
 grace period would end, and set again by whatever it says. Silence is measured on our own monotonic clock from when we
-last saw a change, so clocks that differ do no harm, and silence during which we could not reach the API server ourselves
-does not count. The decisions are in nodehealth.py; evicting pods is tainteviction.py's.
+last saw a change, so clocks that differ do no harm, and silence during which we could not reach the API server
+ourselves does not count. The decisions are in nodehealth.py; evicting pods is tainteviction.py's.
 """
 
 import asyncio
@@ -50,22 +50,22 @@ class NodeLifecycleController(Controller):
     def _node(self, node: meta.Object) -> None:
         self._hear(meta.name(node))
         self.enqueue(node)
-        self.event(node, "RegisteredNode", f"Node {meta.name(node)} event: Registered Node {meta.name(node)} in Controller")
+        name = meta.name(node)
+        self.event(node, "RegisteredNode", f"Node {name} event: Registered Node {name} in Controller")
 
     def _node_updated(self, old: meta.Object, new: meta.Object) -> None:
         if _heartbeat(old) != _heartbeat(new):
             self._hear(meta.name(new))
-        if (
-            [(c["type"], c["status"]) for c in meta.status(old).get("conditions") or ()]
-            != [(c["type"], c["status"]) for c in meta.status(new).get("conditions") or ()]
-            or old["spec"] != new["spec"]
-        ):
+        if [(c["type"], c["status"]) for c in meta.status(old).get("conditions") or ()] != [
+            (c["type"], c["status"]) for c in meta.status(new).get("conditions") or ()
+        ] or old["spec"] != new["spec"]:
             self.enqueue(new)
 
     def _node_gone(self, node: meta.Object) -> None:
-        self._heard.pop(meta.name(node), None)
-        self._marked.discard(meta.name(node))
-        self.event(node, "RemovingNode", f"Node {meta.name(node)} event: Removing Node {meta.name(node)} from Controller")
+        name = meta.name(node)
+        self._heard.pop(name, None)
+        self._marked.discard(name)
+        self.event(node, "RemovingNode", f"Node {name} event: Removing Node {name} from Controller")
 
     async def reconcile(self, key: str) -> float | None:
         node = self.nodes.get(key)
@@ -93,8 +93,9 @@ class NodeLifecycleController(Controller):
         conditions = health.silenced(node, clock.wall_time())
         if conditions is None:
             return node
+        silent = {**node, "status": {**meta.status(node), "conditions": conditions}}
         try:
-            answer = await self.writer.update(NODES, {**node, "status": {**node["status"], "conditions": conditions}}, "status")
+            answer = await self.writer.update(NODES, silent, "status")
         except Unreachable:
             # we could not have heard anybody: all nodes get time to speak once the server is back
             loop = asyncio.get_running_loop()
@@ -123,7 +124,8 @@ class NodeLifecycleController(Controller):
         """Bring our taints up to date. Returns whether a NoExecute taint was postponed."""
         weather = health.weather(self.nodes.items(), self.config.unhealthy_zone_threshold)[health.zone_of(node)]
         ready = health.readiness(node) == "True"
-        evict = not ready and not weather.everything_lost and (health.is_evicting(node) or self._may_evict(node, weather))
+        evict = not ready and not weather.everything_lost
+        evict = evict and (health.is_evicting(node) or self._may_evict(node, weather))
         taints = health.wanted_taints(node, evict=evict, now=clock.wall_time())
         if taints != (node["spec"].get("taints") or []):
             guard = {"resourceVersion": node["metadata"]["resourceVersion"]}

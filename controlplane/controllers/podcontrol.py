@@ -50,11 +50,11 @@ class PodControl:
             self._event(owner, "SuccessfulCreate", f"Created pod: {meta.name(pod)}")
 
         def failed(action: actions.Action, error: Exception) -> None:
-            if not _namespace_terminating(error):
+            if not namespace_terminating(error):
                 self._event(owner, "FailedCreate", f"Error creating: {error}", warning=True)
 
         error = await actions.slow_start(self.writer, wanted, done, failed)
-        return None if error is not None and _namespace_terminating(error) else error
+        return None if error is not None and namespace_terminating(error) else error
 
     async def delete(self, owner: meta.Object, doomed: Iterable[meta.Object]) -> Exception | None:
         """Delete pods, all at once. Returns the first failure."""
@@ -69,7 +69,8 @@ class PodControl:
         return await actions.all_at_once(self.writer, [actions.Delete(PODS, p) for p in doomed], done, failed)
 
 
-def _namespace_terminating(error: Exception) -> bool:
+def namespace_terminating(error: Exception) -> bool:
+    """Whether the server refused a create because the namespace is being deleted."""
     if not isinstance(error, StatusError):
         return False
     causes = (error.to_dict().get("details") or {}).get("causes") or ()

@@ -98,7 +98,7 @@ class PodGarbageCollector(Controller):
         return confirmed
 
     async def _remove(self, pod: meta.Object, reason: str, message: str) -> None:
-        log.info("pod=%s node=%s reason=%s", meta.key(pod), pods.node_name(pod), message or "finished or never scheduled")
+        log.info("remove pod=%s node=%s reason=%s", meta.key(pod), pods.node_name(pod), reason or "Superfluous")
         if reason and not pods.is_terminal(pod):
             condition = {
                 "type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,

@@ -76,8 +76,9 @@ def restarts(pod: meta.Object) -> int:
 def ranked_for_deletion(
     candidates: Sequence[meta.Object], related: Iterable[meta.Object], now: float
 ) -> list[meta.Object]:
-    """`candidates`, the one to delete first at the front. `related`: all pods of the same owner's owner (a Deployment's
-    other ReplicaSets too); of two equals, that on the node with more related pods goes first, to spread what is left."""
+    """`candidates`, the one to delete first at the front. `related`: all pods of the same owner's owner (also those of
+    a Deployment's other ReplicaSets); of two equals, that on the node with more related pods goes first, to spread what
+    is left."""
     crowd = Counter(node_name(p) for p in related if is_active(p))
 
     def rank(pod: meta.Object) -> tuple[Any, ...]:

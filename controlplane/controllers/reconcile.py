@@ -10,7 +10,7 @@ decision; those are pure functions in each controller's file.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, ClassVar
 
 from controlplane.api.status import StatusError
@@ -63,16 +63,21 @@ class Context:
         self.config = config or Config()
         self.informers: dict[ApiResource, Informer] = {}
         self.views: dict[ApiResource, View] = {}
+        self.whole: set[ApiResource] = set()
+        """What the views show all objects of."""
         self.writer = Writer(client, self.views)
         self._recorders: dict[str, Recorder] = {}
 
-    def view(self, resource: ApiResource, **scope: str) -> View:
-        """The shared view of `resource`. `scope` (namespace, field_selector) narrows what is watched; whoever asks
-        first decides, so every controller must ask alike."""
+    def view(self, resource: ApiResource, namespace: str = "", field_selector: str = "") -> View:
+        """The shared view of `resource`. Namespace and field selector narrow what is watched; whoever asks first
+        decides, so every controller must ask alike."""
         if resource not in self.views:
             indexers = INDEXERS.get(resource, {})
-            self.informers[resource] = informer = Informer(self.client, resource, indexers=indexers, **scope)
+            informer = Informer(self.client, resource, namespace, field_selector=field_selector, indexers=indexers)
+            self.informers[resource] = informer
             self.views[resource] = View(informer, indexers)
+            if not namespace and not field_selector:
+                self.whole.add(resource)
         return self.views[resource]
 
     def recorder(self, component: str) -> Recorder:
@@ -81,7 +86,7 @@ class Context:
             self._recorders[component] = Recorder(self.client, component)
         return self._recorders[component]
 
-    def background(self) -> Iterable[Callable[[], Awaitable[None]]]:
+    def background(self) -> Iterable[Callable[[], Coroutine[Any, Any, None]]]:
         """What must run for views and recorders to work; each ends only by cancellation."""
         yield from (informer.run for informer in self.informers.values())
         yield from (recorder.run for recorder in self._recorders.values())
@@ -101,7 +106,7 @@ class Controller:
         self.config = context.config
         self.writer = context.writer
         self.recorder = context.recorder(self.name)
-        self.queue = WorkQueue()
+        self.queue: WorkQueue[str] = WorkQueue()
         self._needs: list[ApiResource] = []
 
     async def reconcile(self, key: str) -> float | None:
@@ -109,17 +114,15 @@ class Controller:
         None when only a change matters. May raise anything: it is retried."""
         raise NotImplementedError
 
-    def view(self, resource: ApiResource, **scope: str) -> View:
+    def view(self, resource: ApiResource, namespace: str = "", field_selector: str = "") -> View:
         """The shared view of `resource`; this controller will not start before it is complete."""
         self._needs.append(resource)
-        return self.context.view(resource, **scope)
+        return self.context.view(resource, namespace, field_selector)
 
-    def watch(self, resource: ApiResource, **scope: str) -> View:
+    def watch(self, resource: ApiResource) -> View:
         """The shared view of the resource that this controller is about: every change queues its key."""
-        view = self.view(resource, **scope)
-        view.add_handler(
-            added=self.enqueue, updated=lambda old, new: self.enqueue(new), deleted=self.enqueue
-        )
+        view = self.view(resource)
+        view.add_handler(added=self.enqueue, updated=lambda old, new: self.enqueue(new), deleted=self.enqueue)
         return view
 
     def enqueue(self, obj: meta.Object) -> None:
@@ -149,7 +152,7 @@ class Controller:
 
     async def _work(self) -> None:
         while True:
-            key: Any = await self.queue.get()
+            key = await self.queue.get()
             try:
                 again = await self.reconcile(key)
             except StatusError as error:

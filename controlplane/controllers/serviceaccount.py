@@ -5,8 +5,9 @@ one create, straight from the namespace's event. Tokens are not made here: they 
 """
 
 from controlplane.api.status import StatusError
-from controlplane.client.resources import NAMESPACES, SERVICEACCOUNTS
+from controlplane.client.resources import NAMESPACES, SERVICEACCOUNTS, ApiResource
 from controlplane.controllers import meta
+from controlplane.controllers.podcontrol import namespace_terminating
 from controlplane.controllers.reconcile import Context, Controller
 
 
@@ -40,16 +41,10 @@ class ServiceAccountController(Controller):
         return None
 
 
-async def create_unless_there(controller: Controller, resource, obj: meta.Object) -> None:  # type: ignore[no-untyped-def]
+async def create_unless_there(controller: Controller, resource: ApiResource, obj: meta.Object) -> None:
     """Create `obj`; that it exists, or that its namespace is going or gone, is no failure."""
     try:
         await controller.writer.create(resource, obj)
     except StatusError as error:
-        if error.reason != "AlreadyExists" and error.code not in (403, 404):
+        if error.reason != "AlreadyExists" and error.code != 404 and not namespace_terminating(error):
             raise
-        if error.code in (403, 404) and not _namespace_goes(error):
-            raise
-
-
-def _namespace_goes(error: StatusError) -> bool:
-    return error.code == 404 or "being terminated" in error.message

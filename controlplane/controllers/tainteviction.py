@@ -64,7 +64,8 @@ class TaintEvictionController(Controller):
             self.enqueue(pod)
 
     def _pod_updated(self, old: meta.Object, new: meta.Object) -> None:
-        if pods.node_name(old) != pods.node_name(new) or old["spec"].get("tolerations") != new["spec"].get("tolerations"):
+        tolerations = (old["spec"].get("tolerations"), new["spec"].get("tolerations"))
+        if pods.node_name(old) != pods.node_name(new) or tolerations[0] != tolerations[1]:
             self._pod(new)
 
     def _pod_gone(self, pod: meta.Object) -> None:

@@ -10,13 +10,14 @@ It is not a lock: what others write still arrives late, and updates stay guarded
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 from controlplane import clock
 from controlplane.controllers import meta
 
 Indexer = Callable[[meta.Object], Iterable[str]]
 Handler = Callable[[meta.Object], None]
+Updated = Callable[[meta.Object, meta.Object], None]
 
 
 class Cache(Protocol):
@@ -27,7 +28,7 @@ class Cache(Protocol):
     def get(self, key: str) -> meta.Object | None: ...
     def items(self) -> Iterable[meta.Object]: ...
     def by_index(self, name: str, value: str) -> Iterable[meta.Object]: ...
-    def add_handler(self, **handlers: Any) -> None: ...
+    def add_handler(self, added: Handler | None, updated: Updated | None, deleted: Handler | None) -> None: ...
 
 
 class View:
@@ -57,7 +58,7 @@ class View:
     def add_handler(
         self,
         added: Handler | None = None,
-        updated: Callable[[meta.Object, meta.Object], None] | None = None,
+        updated: Updated | None = None,
         deleted: Handler | None = None,
     ) -> None:
         """Call back on what the informer sees (not on our own writes: they come back through it). Synchronous."""
