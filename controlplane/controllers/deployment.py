@@ -24,11 +24,13 @@ from controlplane.controllers.template import same_template
 
 @dataclass(slots=True)
 class Plan:
-    """One pass: writes in order, each with the event that tells of it; then the Deployment with its new status."""
+    """One pass: writes in order, each with the event that tells of it; then what to write to the Deployment itself."""
 
     writes: list[tuple[actions.Action, str]] = field(default_factory=list)
-    result: meta.Object | None = None
-    """The Deployment to write to /status; None if nothing changed."""
+    revision: str = ""
+    """The revision annotation to set, "" if it is right."""
+    status: meta.Object | None = None
+    """The status to write; None if nothing changed."""
     again: float | None = None
     """Seconds until the progress deadline, if one runs."""
 
@@ -114,14 +116,10 @@ def _resize(
 def _with_status(
     result: Plan, deployment: meta.Object, status: meta.Object, new: meta.Object | None, now: float
 ) -> Plan:
-    changed = deployment
-    if new is not None and (number := meta.annotations(new).get(revisions.REVISION)):
-        notes = meta.annotations(deployment)
-        if notes.get(revisions.REVISION) != number:
-            changed = meta.with_metadata(deployment, annotations={**notes, revisions.REVISION: number})
-    if status != meta.status(deployment):
-        changed = {**changed, "status": status}
-    result.result = changed if changed is not deployment else None
+    number = meta.annotations(new).get(revisions.REVISION) if new is not None else None
+    if number is not None and meta.annotations(deployment).get(revisions.REVISION) != number:
+        result.revision = number
+    result.status = status if status != meta.status(deployment) else None
     if not conditions.is_complete(deployment, status):
         left = conditions.overdue_in(deployment, status["conditions"], now)
         result.again = left + 1 if left else None
@@ -153,8 +151,8 @@ class DeploymentController(Controller):
             if ref["kind"] == "Deployment":
                 self.queue.add(f"{meta.namespace(rs)}/{ref['name']}")
             return
-        for deployment in self.deployments.items():  # an orphan: rare, so no index
-            if meta.namespace(deployment) == meta.namespace(rs) and _selector(deployment).matches(meta.labels(rs)):
+        for deployment in self.deployments.by_index("namespace", meta.namespace(rs)):
+            if _selector(deployment).matches(meta.labels(rs)):
                 self.enqueue(deployment)
 
     def _pod_updated(self, old: meta.Object, new: meta.Object) -> None:
@@ -196,8 +194,11 @@ class DeploymentController(Controller):
                 await self.perform(write)
             if told:
                 self.event(deployment, "ScalingReplicaSet", told)
-        if decision.result is not None:
-            await self.writer.update(DEPLOYMENTS, decision.result, "status")
+        if decision.revision:
+            note = {"metadata": {"annotations": {revisions.REVISION: decision.revision}}}
+            deployment = await self.writer.patch(DEPLOYMENTS, deployment, note)
+        if decision.status is not None:
+            await self.writer.update(DEPLOYMENTS, {**deployment, "status": decision.status}, "status")
         return decision.again
 
     async def _create(self, deployment: meta.Object, write: actions.Create) -> None:

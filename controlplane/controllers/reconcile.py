@@ -45,7 +45,11 @@ def _service_index(endpointslice: meta.Object) -> tuple[str, ...]:
 _OWNED: dict[str, Indexer] = {"owner": controllerref.owner_index, "namespace": _namespace_index}
 INDEXERS: dict[ApiResource, dict[str, Indexer]] = {
     r.PODS: {**_OWNED, "node": _node_index},
+    r.DEPLOYMENTS: {"namespace": _namespace_index},
     r.REPLICASETS: _OWNED,
+    r.REPLICATIONCONTROLLERS: _OWNED,
+    r.STATEFULSETS: {"namespace": _namespace_index},
+    r.DAEMONSETS: {"namespace": _namespace_index},
     r.CONTROLLERREVISIONS: _OWNED,
     r.JOBS: _OWNED,
     r.ENDPOINTSLICES: {"service": _service_index},
