@@ -35,7 +35,9 @@ class DiscoveringAPI(FakeAPI):
 
     def _discovery(self, target: str) -> Obj | None:
         if target == "/apis":
-            groups = [{"name": g, "versions": [{"version": "v1"}], "preferredVersion": {"version": "v1"}} for g in SERVED if g]
+            groups = [
+                {"name": g, "versions": [{"version": "v1"}], "preferredVersion": {"version": "v1"}} for g in SERVED if g
+            ]
             return {"kind": "APIGroupList", "groups": groups}
         group = "" if target == "/api/v1" else target.removeprefix("/apis/").removesuffix("/v1")
         if group not in SERVED or target.count("/") != (3 if group else 2):
@@ -147,7 +149,9 @@ async def cluster(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> AsyncItera
     made = Cluster()
     ca = tmp_path / "ca.crt"
     ca.write_text("-----BEGIN CERTIFICATE-----\n", encoding="ascii")
-    made.api.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}, "status": {"phase": "Active"}})
+    made.api.put(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}, "status": {"phase": "Active"}}
+    )
     config = Config(root_ca_file=str(ca), node_monitor_grace_period_seconds=50, pod_gc_quarantine_seconds=0.0)
     started = asyncio.Event()
     task = asyncio.ensure_future(manager.run(made.client, config, started.set))

@@ -86,7 +86,10 @@ async def test_rolling_update_and_rollback(cluster: Any, deployment: Any) -> Non
     await roll(cluster)
     assert {p["spec"]["containers"][0]["image"] for p in cluster.pods()} == {"web:2"}
     sets = cluster.api.all("replicasets", "default", "apps")
-    assert sorted((rs["metadata"]["annotations"][REVISION], rs["spec"]["replicas"]) for rs in sets) == [("1", 0), ("2", 4)]
+    assert sorted((rs["metadata"]["annotations"][REVISION], rs["spec"]["replicas"]) for rs in sets) == [
+        ("1", 0),
+        ("2", 4),
+    ]
 
     await cluster.client.patch(DEPLOYMENTS, "web", {"spec": {"template": old}}, "default")
     done = await roll(cluster)
@@ -125,7 +128,9 @@ async def test_a_paused_deployment_scales_but_does_not_roll(cluster: Any, deploy
     await cluster.client.create(DEPLOYMENTS, bare(deployment(replicas=2)))
     await roll(cluster)
     new = deployment(image="web:2")["spec"]["template"]
-    await cluster.client.patch(DEPLOYMENTS, "web", {"spec": {"paused": True, "template": new, "replicas": 3}}, "default")
+    await cluster.client.patch(
+        DEPLOYMENTS, "web", {"spec": {"paused": True, "template": new, "replicas": 3}}, "default"
+    )
     await cluster.until(lambda: len(cluster.pods()) == 3)
     await cluster.settle()
     assert {p["spec"]["containers"][0]["image"] for p in cluster.pods()} == {"web:1"}
@@ -221,7 +226,12 @@ async def test_a_new_namespace_gets_its_account_and_ca_and_goes_with_its_content
     await cluster.client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}})
     await cluster.until(lambda: cluster.api.get("serviceaccounts", "default", "team"))
     await cluster.until(lambda: cluster.api.get("configmaps", "kube-root-ca.crt", "team"))
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "team"}, "spec": {"containers": []}}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "p", "namespace": "team"},
+        "spec": {"containers": []},
+    }
     cluster.api.put({**pod, "spec": {"containers": [], "nodeName": "node-1"}, "status": {"phase": "Running"}})
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "team"}}
     cluster.api.put(secret)
