@@ -1,0 +1,71 @@
+"""Validation: the rules about an object's values, kind by kind, that the schema cannot state.
+
+`create` and `update` run after the structural check and defaults, on whole objects, and return what is wrong as field
+errors in Kubernetes' words; the caller makes a 422 of them. They only look. An update checks the new object like a
+created one, and then what may not change; if only metadata and status differ, neither is looked at, so that stricter
+rules do not lock objects that were stored before them.
+
+Kinds without rules of their own get the metadata rules and a check that the fields their schema requires are there.
+Not here: anything that needs other objects (does the namespace exist, is the node port free).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from controlplane.api.resources import Resource
+from controlplane.api.status import Cause
+from controlplane.api.validation import (
+    cluster,
+    config,
+    metadata,
+    networking,
+    pods,
+    rbac,
+    storage,
+    updates,
+    workloads,
+)
+from controlplane.api.validation.common import Rules
+from controlplane.api.validation.required import missing
+
+Object = dict[str, Any]
+
+_BY_KIND: dict[tuple[str, str], Rules] = {
+    **pods.BY_KIND,
+    **workloads.BY_KIND,
+    **networking.BY_KIND,
+    **storage.BY_KIND,
+    **config.BY_KIND,
+    **rbac.BY_KIND,
+    **cluster.BY_KIND,
+}
+_CHANGES: dict[tuple[str, str], Callable[[Object, Object], list[Cause]]] = updates.BY_KIND
+
+
+def create(resource: Resource, obj: Object) -> list[Cause]:
+    """What is wrong with a new object of `resource`; [] if nothing is."""
+    causes = metadata.check(resource, obj.get("metadata") or {})
+    return causes + _own(resource, obj)
+
+
+def update(resource: Resource, new: Object, old: Object) -> list[Cause]:
+    """What is wrong with `new` in place of the stored `old`; [] if nothing is."""
+    causes = metadata.check_update(resource, new.get("metadata") or {}, old.get("metadata") or {})
+    if not _same(new, old):
+        causes += _own(resource, new)
+        changed = _CHANGES.get((resource.group, resource.kind))
+        if changed is not None:
+            causes += changed(new, old)
+    return causes
+
+
+def _own(resource: Resource, obj: Object) -> list[Cause]:
+    rules = _BY_KIND.get((resource.group, resource.kind))
+    if rules is not None:
+        return rules(obj)
+    return missing(resource.schema, obj) if resource.schema else []
+
+
+def _same(new: Object, old: Object) -> bool:
+    """Whether nothing but metadata and status differs."""
+    return all(key in ("metadata", "status") or new.get(key) == old.get(key) for key in {**new, **old})

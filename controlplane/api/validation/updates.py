@@ -1,0 +1,265 @@
+"""What may not change: rules about a new object in place of an old one, kind by kind.
+
+They see whole objects that already passed the rules for new ones, and are asked only when more than metadata and status
+differs. Bindings, scale and the other subresources go past them: the API server writes those fields itself.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from controlplane.api import quantity
+from controlplane.api.status import Cause, forbidden_field, invalid_value
+from controlplane.api.validation.common import IMMUTABLE, Object, same
+
+Each = Mapping[str, Any]
+
+_POD_TEXT = (
+    "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
+    "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
+    "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+)
+
+
+def pod(new: Object, old: Object) -> list[Cause]:
+    """A pod's spec is fixed but for images, deadline, added tolerations and the removal of scheduling gates."""
+    after, before = new.get("spec") or {}, old.get("spec") or {}
+    causes: list[Cause] = []
+    for kind in ("containers", "initContainers"):
+        if len(after.get(kind) or ()) != len(before.get(kind) or ()):
+            return [forbidden_field(f"spec.{kind}", "pod updates may not add or remove containers")]
+    deadline, was = after.get("activeDeadlineSeconds"), before.get("activeDeadlineSeconds")
+    if was is not None and (deadline is None or deadline > was):
+        text = (
+            "must be less than or equal to previous value"
+            if deadline is not None
+            else "must not update from a positive integer to nil value"
+        )
+        causes.append(invalid_value("spec.activeDeadlineSeconds", deadline, text))
+    tolerated = after.get("tolerations") or ()
+    lost = [each for each in before.get("tolerations") or () if not _tolerates(tolerated, each)]
+    if lost:
+        text = "existing toleration can not be modified except its tolerationSeconds"
+        causes.append(forbidden_field("spec.tolerations", text))
+    gates, had = _gates(after), _gates(before)
+    for name in gates:
+        if name not in had:
+            text = "only deletion is allowed, but found new scheduling gate"
+            causes.append(forbidden_field("spec.schedulingGates", f"{text} '{name}'"))
+    allowed: dict[str, Any] = {
+        key: before.get(key)
+        for key in ("activeDeadlineSeconds", "tolerations", "schedulingGates", "ephemeralContainers")
+    }
+    if (before.get("terminationGracePeriodSeconds") or 0) < 0 and after.get("terminationGracePeriodSeconds") == 1:
+        allowed["terminationGracePeriodSeconds"] = before.get("terminationGracePeriodSeconds")
+    if had:  # a pod that is not scheduled yet may still be directed
+        allowed |= {key: before.get(key) for key in ("nodeSelector", "affinity")}
+    munged = {**after, **allowed}
+    for kind in ("containers", "initContainers"):
+        if kind in after:
+            munged[kind] = [
+                {**each, "image": was["image"]} if "image" in was else each
+                for each, was in zip(after[kind], before[kind], strict=True)
+            ]
+    if {key: value for key, value in munged.items() if value is not None} != before:
+        causes.append(forbidden_field("spec", _POD_TEXT))
+    return causes
+
+
+def _gates(spec: Each) -> list[str]:
+    return [gate.get("name", "") for gate in spec.get("schedulingGates") or ()]
+
+
+def _tolerates(found: Any, wanted: Each) -> bool:
+    bare = {key: value for key, value in wanted.items() if key != "tolerationSeconds"}
+    return any({key: value for key, value in each.items() if key != "tolerationSeconds"} == bare for each in found)
+
+
+def _fixed(*fields: str) -> Callable[[Object, Object], list[Cause]]:
+    """Fields of the spec that do not change."""
+
+    def check(new: Object, old: Object) -> list[Cause]:
+        causes: list[Cause] = []
+        same(causes, new.get("spec") or {}, old.get("spec") or {}, "spec", fields)
+        return causes
+
+    return check
+
+
+def stateful_set(new: Object, old: Object) -> list[Cause]:
+    """A StatefulSet's claims, selector and service name do not change."""
+    free = (
+        "replicas",
+        "ordinals",
+        "template",
+        "updateStrategy",
+        "revisionHistoryLimit",
+        "persistentVolumeClaimRetentionPolicy",
+        "minReadySeconds",
+    )
+    after = {key: value for key, value in (new.get("spec") or {}).items() if key not in free}
+    before = {key: value for key, value in (old.get("spec") or {}).items() if key not in free}
+    if after == before:
+        return []
+    text = (
+        "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', "
+        "'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"
+    )
+    return [forbidden_field("spec", text)]
+
+
+def job(new: Object, old: Object) -> list[Cause]:
+    """A Job's selector, template and completion mode do not change (a suspended one's template may)."""
+    after, before = new.get("spec") or {}, old.get("spec") or {}
+    causes: list[Cause] = []
+    same(causes, after, before, "spec", ("selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex"))
+    if after.get("completionMode") != "Indexed":
+        same(causes, after, before, "spec", ("completions",))
+    if not (before.get("suspend") and "startTime" not in (old.get("status") or {})):
+        same(causes, after, before, "spec", ("template",))
+    return causes
+
+
+def service(new: Object, old: Object) -> list[Cause]:
+    """A Service keeps its cluster IP while it is of a type that has one."""
+    after, before = new.get("spec") or {}, old.get("spec") or {}
+    was = before.get("clusterIP")
+    if "ExternalName" in (after.get("type"), before.get("type")) or not was:
+        return []
+    causes = []
+    if after.get("clusterIP") and after["clusterIP"] != was:
+        causes.append(invalid_value("spec.clusterIPs[0]", [after["clusterIP"]], "may not change once set"))
+    return causes
+
+
+def config_map(new: Object, old: Object) -> list[Cause]:
+    """An immutable ConfigMap does not change, and stays immutable."""
+    return _immutable(new, old, ("data", "binaryData"))
+
+
+def secret(new: Object, old: Object) -> list[Cause]:
+    """A Secret keeps its type; an immutable one its data."""
+    causes: list[Cause] = []
+    same(causes, new, old, "", ("type",))
+    return causes + _immutable(new, old, ("data",))
+
+
+def _immutable(new: Object, old: Object, fields: tuple[str, ...]) -> list[Cause]:
+    if not old.get("immutable"):
+        return []
+    text = "field is immutable when `immutable` is set"
+    changed = [field for field in fields if (new.get(field) or {}) != (old.get(field) or {})]
+    causes = [forbidden_field(field, text) for field in changed]
+    if not new.get("immutable"):
+        causes.append(forbidden_field("immutable", text))
+    return causes
+
+
+def binding(new: Object, old: Object) -> list[Cause]:
+    """A binding's role does not change."""
+    if new.get("roleRef") == old.get("roleRef"):
+        return []
+    return [invalid_value("roleRef", new.get("roleRef"), "cannot change roleRef")]
+
+
+def claim(new: Object, old: Object) -> list[Cause]:
+    """A claim's spec does not change, but for its size (upwards), its volume (once) and its attributes class."""
+    after, before = new.get("spec") or {}, old.get("spec") or {}
+    free = {"resources", "volumeAttributesClassName"}
+    if not before.get("volumeName"):
+        free |= {"volumeName"} | ({"storageClassName"} if not before.get("storageClassName") else set())
+    kept = {key: value for key, value in after.items() if key not in free}
+    causes = []
+    if kept != {key: value for key, value in before.items() if key not in free}:
+        text = (
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
+        )
+        causes.append(forbidden_field("spec", text))
+    size, was = _storage(after), _storage(before)
+    if size is not None and was is not None and quantity.parse(size) < quantity.parse(was):
+        text = "field can not be less than status.capacity"
+        causes.append(forbidden_field("spec.resources.requests.storage", text))
+    return causes
+
+
+def _storage(spec: Each) -> str | None:
+    amount: str | None = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
+    return amount
+
+
+def storage_class(new: Object, old: Object) -> list[Cause]:
+    """A StorageClass's parameters, provisioner and policies do not change."""
+    causes = []
+    for field in ("parameters", "provisioner", "reclaimPolicy"):
+        if new.get(field) != old.get(field):
+            causes.append(forbidden_field(field, f"updates to {field} are forbidden."))
+    same(causes, new, old, "", ("volumeBindingMode",))
+    return causes
+
+
+def priority_class(new: Object, old: Object) -> list[Cause]:
+    """A PriorityClass's value does not change."""
+    causes = []
+    if new.get("value") != old.get("value"):
+        causes.append(forbidden_field("value", "may not be changed in an update."))
+    same(causes, new, old, "", ("preemptionPolicy",))
+    return causes
+
+
+def endpoint_slice(new: Object, old: Object) -> list[Cause]:
+    """An EndpointSlice's address type does not change."""
+    causes: list[Cause] = []
+    same(causes, new, old, "", ("addressType",))
+    return causes
+
+
+def node(new: Object, old: Object) -> list[Cause]:
+    """A node's pod CIDRs and provider ID are set once."""
+    after, before = new.get("spec") or {}, old.get("spec") or {}
+    causes = []
+    if before.get("podCIDRs") and after.get("podCIDRs") != before["podCIDRs"]:
+        text = 'node updates may not change podCIDR except from "" to valid'
+        causes.append(forbidden_field("spec.podCIDRs", text))
+    if before.get("providerID") and after.get("providerID") != before["providerID"]:
+        text = 'node updates may not change providerID except from "" to valid'
+        causes.append(forbidden_field("spec.providerID", text))
+    return causes
+
+
+def runtime_class(new: Object, old: Object) -> list[Cause]:
+    """A RuntimeClass's handler does not change."""
+    causes: list[Cause] = []
+    same(causes, new, old, "", ("handler",))
+    return causes
+
+
+def controller_revision(new: Object, old: Object) -> list[Cause]:
+    """A ControllerRevision's data does not change."""
+    if new.get("data") == old.get("data"):
+        return []
+    return [invalid_value("data", None, IMMUTABLE)]
+
+
+BY_KIND: dict[tuple[str, str], Callable[[Object, Object], list[Cause]]] = {
+    ("", "Pod"): pod,
+    ("", "Service"): service,
+    ("", "ConfigMap"): config_map,
+    ("", "Secret"): secret,
+    ("", "Node"): node,
+    ("", "PersistentVolumeClaim"): claim,
+    ("apps", "Deployment"): _fixed("selector"),
+    ("apps", "ReplicaSet"): _fixed("selector"),
+    ("apps", "DaemonSet"): _fixed("selector"),
+    ("apps", "StatefulSet"): stateful_set,
+    ("apps", "ControllerRevision"): controller_revision,
+    ("batch", "Job"): job,
+    ("rbac.authorization.k8s.io", "RoleBinding"): binding,
+    ("rbac.authorization.k8s.io", "ClusterRoleBinding"): binding,
+    ("storage.k8s.io", "StorageClass"): storage_class,
+    ("scheduling.k8s.io", "PriorityClass"): priority_class,
+    ("certificates.k8s.io", "CertificateSigningRequest"): _fixed(
+        "request", "signerName", "usages", "username", "groups"
+    ),
+    ("discovery.k8s.io", "EndpointSlice"): endpoint_slice,
+    ("node.k8s.io", "RuntimeClass"): runtime_class,
+    ("apiextensions.k8s.io", "CustomResourceDefinition"): _fixed("group", "scope"),
+}
