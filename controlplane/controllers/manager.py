@@ -60,8 +60,10 @@ def enabled(choice: Iterable[str], available: Iterable[type[Controller]] = CONTR
     return [c for n, c in known.items() if "-" + n not in wanted and (everything or n in wanted)]
 
 
-async def run(client: Client, config: Config, started: Callable[[], None] = lambda: None) -> None:
-    """Run the enabled controllers over `client` until cancelled; `started()` once all views are complete."""
+async def run(
+    client: Client, config: Config, started: Callable[[list[Controller]], None] = lambda controllers: None
+) -> None:
+    """Run the enabled controllers over `client` until cancelled; `started(them)` once all views are complete."""
     context = Context(client, config)
     chosen = enabled(config.controllers)
     if not config.allocate_node_cidrs:
@@ -77,7 +79,7 @@ async def run(client: Client, config: Config, started: Callable[[], None] = lamb
             group.create_task(controller.run(), name=controller.name)
         await asyncio.gather(*(informer.synced() for informer in context.informers.values()))
         log.info("controllers=%d informers=%d synced=true", len(controllers), len(context.informers))
-        started()
+        started(controllers)
 
 
 async def serve(config: Config, ready: Callable[[], None]) -> None:

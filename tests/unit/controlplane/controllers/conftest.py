@@ -12,6 +12,7 @@ from controlplane.client.fake import FakeAPI
 from controlplane.client.transport import Answer
 from controlplane.controllers import manager
 from controlplane.controllers.config import Config
+from controlplane.controllers.reconcile import Controller
 
 Obj = dict[str, Any]
 
@@ -58,12 +59,17 @@ class Cluster:
     def __init__(self) -> None:
         self.api = DiscoveringAPI()
         self.client = self.api.client()
+        self.controllers: dict[str, Controller] = {}
+
+    def controller(self, name: str) -> Any:
+        """A running controller."""
+        return self.controllers[name]
 
     async def until(self, condition: Callable[[], Any], what: str = "", seconds: float = 5.0) -> Any:
         """Wait until `condition()` is true and return what it returned."""
         try:
             async with asyncio.timeout(seconds):
-                while not (result := condition()):
+                while not (result := condition()):  # noqa: ASYNC110 - any condition, not one event
                     await asyncio.sleep(0.002)
         except TimeoutError:
             raise AssertionError(f"not within {seconds} s: {what or condition}") from None
@@ -154,7 +160,12 @@ async def cluster(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> AsyncItera
     )
     config = Config(root_ca_file=str(ca), node_monitor_grace_period_seconds=50, pod_gc_quarantine_seconds=0.0)
     started = asyncio.Event()
-    task = asyncio.ensure_future(manager.run(made.client, config, started.set))
+
+    def on_start(controllers: list[Controller]) -> None:
+        made.controllers = {c.name: c for c in controllers}
+        started.set()
+
+    task = asyncio.ensure_future(manager.run(made.client, config, on_start))
     waiting = asyncio.ensure_future(started.wait())
     await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED, timeout=10)
     assert started.is_set(), task
