@@ -1,7 +1,7 @@
 """Who we are and whom we trust: a kubeconfig's files turned into TLS contexts and bearer tokens, kept fresh.
 
 Certificates and keys live in files that others renew. `tls()` makes a new context when `reload()` was called or a file
-changed on disk, so that a renewed certificate is used from the next connection on; `bearer()` reads a token file again
+changed on disk (the kubeconfig included), so that a renewed certificate is used from the next connection on; `bearer()` reads a token file again
 after a few seconds, as projected service-account tokens ask. Bytes embedded in a kubeconfig work as well, without
 touching the disk. Basic auth, auth providers and exec plugins are not supported.
 """
@@ -33,6 +33,8 @@ class Credentials:
     token_file: str = ""
     insecure: bool = False
     server_name: str = ""
+    source: tuple[str, str] = ("", "")
+    """Path of the kubeconfig and name of the context that this was read from."""
     _context: ssl.SSLContext | None = None
     _stamp: tuple[float, ...] = ()
     _token_until: float = 0.0
@@ -41,8 +43,11 @@ class Credentials:
         """The TLS context for a new connection, None for an http:// server. Raises ConfigurationError."""
         if self.server.startswith("http://"):
             return None
-        stamp = tuple(_changed_at(f) for f in (self.ca_file, self.cert_file, self.key_file) if f)
+        files = (self.source[0], self.ca_file, self.cert_file, self.key_file)
+        stamp = tuple(_changed_at(f) for f in files if f)
         if self._context is None or stamp != self._stamp:
+            if self._stamp and self.source[0]:
+                self._read_again()
             self._context, self._stamp = self._make_context(), stamp
         return self._context
 
@@ -62,6 +67,12 @@ class Credentials:
     def reload(self) -> None:
         """Forget what was read."""
         self._context, self._token_until = None, 0.0
+
+    def _read_again(self) -> None:
+        """Take what the kubeconfig says now. The server stays: connections to it are pooled."""
+        fresh = from_kubeconfig(*self.source)
+        for name in ("ca_file", "ca_data", "cert_file", "cert_data", "key_file", "key_data", "token", "token_file"):
+            setattr(self, name, getattr(fresh, name))
 
     def _make_context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -144,6 +155,7 @@ def from_kubeconfig(path: str, context: str = "") -> Credentials:
             token_file=file_of(user, "tokenFile"),
             insecure=bool(cluster.get("insecure-skip-tls-verify")),
             server_name=cluster.get("tls-server-name") or "",
+            source=(path, context),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(f"{path}: not a usable kubeconfig: {error!r}") from error

@@ -390,7 +390,7 @@ class _FakeStream:
             self._waiter.set_result(None)
 
     async def read(self) -> bytes:
-        while not self._lines:
+        while self.broken or not self._lines:
             if self.broken:
                 raise Unreachable("connection lost: broken on request")
             if self._ended:

@@ -153,7 +153,7 @@ class HttpsTransport:
                 )
         except TimeoutError:
             raise Unreachable(f"{self._host}:{self._port}: no connection within {CONNECT_SECONDS:g} s") from None
-        except (OSError, ssl.CertificateError) as error:
+        except OSError as error:  # ssl.SSLError included
             raise Unreachable(f"{self._host}:{self._port}: {error}") from error
         sock = transport.get_extra_info("socket")
         for level, option, value in _KEEPALIVE:
