@@ -20,6 +20,7 @@ from controlplane.store.interface import (
     StoreClosed,
 )
 from controlplane.store.memory import MemoryStore
+from controlplane.store.sqlite import SqliteStore
 
 Factory = Callable[[], Store]
 
@@ -29,7 +30,11 @@ def _memory(folder: Path) -> Factory:
     return lambda: kept
 
 
-STORES: dict[str, Callable[[Path], Factory]] = {"memory": _memory}
+def _sqlite(folder: Path) -> Factory:
+    return lambda: SqliteStore(folder / "store.db")
+
+
+STORES: dict[str, Callable[[Path], Factory]] = {"memory": _memory, "sqlite": _sqlite}
 
 
 @pytest.fixture(params=sorted(STORES))
@@ -85,6 +90,10 @@ async def test_preconditions_are_checked_and_fail_alone(store: Store) -> None:
         await store.update("k/b", b"2", 1)
     with pytest.raises(KeyMissing):
         await store.delete("k/b", 1)
+    with pytest.raises(KeyMissing):
+        await store.update("k/b", b"2", 0)
+    with pytest.raises(Conflict):
+        await store.update("k/a", b"2", 0)
     newer = await store.update("k/a", b"2", revision)
     with pytest.raises(Conflict) as caught:
         await store.update("k/a", b"3", revision)
