@@ -1,0 +1,153 @@
+"""A cluster of two nodes with pods, and a proxy on each, fed by hand: what every mode of the proxy is tried on."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from netproxy.iptables.apply import IptablesBackend
+from netproxy.iptables.rules import Settings
+from netproxy.proxy import Proxy
+from nodeagent.network.network import LinuxPodNetwork, NetworkConfig
+from tests.linux import network_lab
+
+CLUSTER_CIDR = "10.244.0.0/16"
+BACKENDS = {"iptables": lambda thread, node_ip: IptablesBackend(Settings(CLUSTER_CIDR, node_ips=(node_ip,)), thread)}
+
+
+def service(name="web", ip="10.96.0.20", port=80, protocol="TCP", **spec):
+    ports = [{"name": "", "port": port, "protocol": protocol, "targetPort": 8080}]
+    if "node_port" in spec:
+        ports[0]["nodePort"] = spec.pop("node_port")
+        spec.setdefault("type", "NodePort")
+    status = spec.pop("status", {})
+    return {
+        "metadata": {"namespace": "default", "name": name},
+        "spec": {"type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "ports": ports, **spec},
+        "status": status,
+    }
+
+
+def endpoint_slice(pods, name="web", port=8080, protocol="TCP", suffix="1"):
+    """`pods`: (ip, node name, conditions)."""
+    return {
+        "metadata": {
+            "namespace": "default",
+            "name": f"{name}-{suffix}",
+            "labels": {"kubernetes.io/service-name": name},
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": "", "port": port, "protocol": protocol}],
+        "endpoints": [{"addresses": [ip], "nodeName": node, "conditions": c} for ip, node, c in pods],
+    }
+
+
+class Node:
+    def __init__(self, wire, directory, number):
+        self.name, self.ip, self.cidr = f"node-{number}", f"10.77.0.{10 + number}", f"10.244.{number}.0/24"
+        self.corner = wire.machine(self.ip)
+        self.network = LinuxPodNetwork(NetworkConfig(str(directory / self.name)), self.corner.thread)
+        self.object = {
+            "metadata": {"name": self.name},
+            "spec": {"podCIDR": self.cidr},
+            "status": {"addresses": [{"type": "InternalIP", "address": self.ip}]},
+        }
+        self.proxy = self.backend = self.task = None
+
+
+class Cluster:
+    """`nodes`, pods by `pod()`, and `apply()` for Services and slices, which returns when all rules are written."""
+
+    def __init__(self, wire, directory, make_backend):
+        self.wire, self.make_backend = wire, make_backend
+        self.nodes = [Node(wire, directory, n) for n in (1, 2)]
+        self.objects = {}
+        self._pods = 0
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self):
+        for node in self.nodes:
+            self._stack.push_async_callback(node.network.close)
+            await node.network.setup(node.cidr, node.ip)
+            await node.network.update_nodes([n.object for n in self.nodes])
+            await self.start_proxy(node)
+        return self
+
+    async def __aexit__(self, *_):
+        for node in self.nodes:
+            await self.kill_proxy(node)
+        await self._stack.aclose()
+
+    async def start_proxy(self, node):
+        node.backend = self.make_backend(node.corner.thread, node.ip)
+        node.proxy = Proxy(node.backend, node.name, sync_period_s=0.2, thread=node.corner.thread)
+        for obj in self.objects.values():
+            self._feed(node, obj)
+        node.proxy.start()
+        node.task = asyncio.ensure_future(node.proxy.run())
+        await node.proxy.ready.wait()
+
+    async def kill_proxy(self, node):
+        """Nothing is tidied up, as with kill -9: only the process's memory is gone."""
+        node.task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await node.task
+
+    async def pod(self, node, name, port=8080):
+        corner = self.wire.new_corner()
+        self._pods += 1
+        (corner.ip,) = await node.network.attach(f"{self._pods:064x}"[::-1], corner.path)
+        corner.node = node.name
+        self.wire.listen(corner, port, name)
+        return corner
+
+    async def apply(self, *objects):
+        for obj in objects:
+            self.objects[self._key(obj)] = obj
+            for node in self.nodes:
+                self._feed(node, obj)
+        await self.settled()
+
+    async def delete(self, obj):
+        del self.objects[self._key(obj)]
+        for node in self.nodes:
+            gone = node.proxy.slice_deleted if "endpoints" in obj else node.proxy.service_deleted
+            gone(obj)
+        await self.settled()
+
+    async def settled(self):
+        await network_lab.until(lambda: not any(node.proxy.health.waiting for node in self.nodes))
+
+    async def serve(self, obj, *pods, conditions=None, protocol="TCP"):
+        """Apply a Service and one slice with `pods`."""
+        name = obj["metadata"]["name"]
+        entries = [(pod.ip, pod.node, conditions or {"ready": True}) for pod in pods]
+        await self.apply(obj, endpoint_slice(entries, name, protocol=protocol))
+
+    def _feed(self, node, obj):
+        if "endpoints" in obj:
+            node.proxy.slice_changed(obj)
+        else:
+            node.proxy.service_changed(obj)
+
+    @staticmethod
+    def _key(obj):
+        return ("slice" if "endpoints" in obj else "service", obj["metadata"]["name"])
+
+
+@pytest.fixture(params=list(BACKENDS))
+async def cluster(request, tmp_path):
+    with network_lab.wire() as wire:
+        async with Cluster(wire, tmp_path, BACKENDS[request.param]) as made:
+            yield made
+
+
+@pytest.fixture
+def objects():
+    """Makers of API objects: `objects.service(...)`, `objects.endpoint_slice(...)`."""
+
+    class Makers:
+        pass
+
+    Makers.service, Makers.endpoint_slice = staticmethod(service), staticmethod(endpoint_slice)
+    return Makers
