@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from netproxy.iptables.apply import IptablesBackend
 from tests.linux.network_lab import until
 
 pytestmark = pytest.mark.root
@@ -25,7 +26,7 @@ async def test_cluster_ip_reaches_all_pods_from_pod_and_node(cluster, objects):
     assert set(answers) == {f"a {client.ip}", f"b {client.ip}"}
     for node in cluster.nodes:
         assert names(node.corner.connect(VIP, 80) for _ in range(40)) == {"a", "b"}
-    with pytest.raises((ConnectionRefusedError, TimeoutError)):
+    with pytest.raises(OSError):
         client.connect(VIP, 81, timeout=0.3)
 
 
@@ -47,12 +48,15 @@ async def test_localhost_of_a_node_stays_closed_to_its_neighbours(cluster, objec
     await cluster.serve(objects.service(node_port=NODE_PORT), await cluster.pod(one, "a"))
     cluster.wire.listen(one.corner, 9999, "private", "127.0.0.1")
     two.corner.run(
-        "ip route add 127.0.0.1/32 via 10.77.0.11 dev eth0 table 99\nip rule add to 127.0.0.1 table 99 pref 0"
+        "ip rule add pref 10 lookup local\nip rule del pref 0\n"
+        "ip route add 127.0.0.1/32 via 10.77.0.11 dev eth0 table 99\nip rule add to 127.0.0.1 table 99 pref 5"
     )
     two.corner.sysctl("net.ipv4.conf.all.route_localnet", "1")
-    two.corner.sysctl("net.ipv4.conf.eth0.route_localnet", "1")
     with pytest.raises(TimeoutError):
         two.corner.connect("127.0.0.1", 9999, timeout=0.5, source=(two.ip, 0))
+    if isinstance(one.backend, IptablesBackend):
+        one.corner.run("iptables -F KUBE-FIREWALL")  # the neighbour does know the way
+        assert two.corner.connect("127.0.0.1", 9999, source=(two.ip, 0)).startswith("private")
 
 
 async def test_session_affinity_keeps_a_client_at_one_pod(cluster, objects):
@@ -103,7 +107,6 @@ async def test_pods_of_one_node_reach_each_other_through_a_service(cluster, obje
     pod, client = await cluster.pod(one, "a"), await cluster.pod(one, "client")
     await cluster.serve(objects.service(), pod)
     assert client.connect(VIP, 80) == f"a {client.ip}"
-    assert client.ask(VIP, 80, timeout=0.2) if False else True
 
 
 async def test_udp_and_a_client_that_keeps_its_port_follows_the_endpoints(cluster, objects):
@@ -112,7 +115,7 @@ async def test_udp_and_a_client_that_keeps_its_port_follows_the_endpoints(cluste
     dns = objects.service(protocol="UDP", node_port=NODE_PORT)
     with client.socket(socket.SOCK_DGRAM) as steady, cluster.wire.corner.socket(socket.SOCK_DGRAM) as outside:
         await cluster.apply(dns)
-        with pytest.raises((ConnectionRefusedError, TimeoutError)):
+        with pytest.raises(OSError):
             client.ask(VIP, 80, timeout=0.2, client=steady)
         await cluster.serve(dns, first, protocol="UDP")
         assert client.ask(VIP, 80, client=steady) == f"a {client.ip}"
@@ -194,7 +197,7 @@ async def test_a_deleted_service_is_gone_and_its_address_can_be_used_again(clust
     await cluster.serve(objects.service(), pod)
     assert client.connect(VIP, 80)
     await cluster.delete(objects.service())
-    with pytest.raises((TimeoutError, OSError)):
+    with pytest.raises(OSError):
         client.connect(VIP, 80, timeout=0.5)
     await cluster.serve(objects.service(name="heir"), other)
     assert client.connect(VIP, 80).startswith("b ")
@@ -209,14 +212,13 @@ async def test_a_killed_proxy_leaves_services_working_and_a_new_one_catches_up(c
         await cluster.kill_proxy(node)
     assert client.connect(VIP, 80).startswith("a ")
     # While nobody was looking, one Service went and another got another endpoint.
-    for kind in ("service", "slice"):
-        cluster.objects = {key: obj for key, obj in cluster.objects.items() if not key[1].startswith("gone")}
+    cluster.objects = {key: obj for key, obj in cluster.objects.items() if not key[1].startswith("gone")}
     moved = objects.endpoint_slice([(other.ip, "node-2", {"ready": True})])
     cluster.objects["slice", "web-1"] = moved
     for node in cluster.nodes:
         await cluster.start_proxy(node)
     assert names(client.connect(VIP, 80) for _ in range(10)) == {"b"}
-    with pytest.raises((TimeoutError, OSError)):
+    with pytest.raises(OSError):
         client.connect("10.96.0.21", 80, timeout=0.3)
 
 
