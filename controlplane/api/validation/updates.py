@@ -58,7 +58,7 @@ def pod(new: Object, old: Object) -> list[Cause]:
         if kind in after:
             munged[kind] = [
                 {**each, "image": was["image"]} if "image" in was else each
-                for each, was in zip(after[kind], before[kind], strict=True)
+                for each, was in zip(after[kind], before.get(kind) or (), strict=True)
             ]
     if {key: value for key, value in munged.items() if value is not None} != before:
         causes.append(forbidden_field("spec", _POD_TEXT))

@@ -1,5 +1,6 @@
 """Any object that fits its schema goes through check, defaults, rules, patches and tables without an exception."""
 
+import contextlib
 import copy
 import random
 from typing import Any
@@ -8,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.api import defaults, definitions, patch, resources, validate, validation
+from controlplane.api import defaults, definitions, patch, resources, tables, validate, validation
 from controlplane.api.definitions import INT_OR_STRING, MICRO_TIME, QUANTITY, TIME, ref_name
+from controlplane.api.status import StatusError
 
 LOADED = definitions.load()
 TABLE = resources.builtin(LOADED)
@@ -94,4 +96,8 @@ def test_every_kind(resource: resources.Resource, chance: random.Random) -> None
     validation.create(resource, obj)
     validation.update(resource, other, obj)
     assert patch.merge_patch(obj, other) is not None
+    shown = obj if "metadata" in obj else obj | {"metadata": {}}
+    assert len(tables.cells(resource, shown, 0.0)) == len(tables.columns(resource))
+    with contextlib.suppress(StatusError):  # a list item without its merge key is the client's fault
+        patch.strategic_merge(obj, other, resource.schema, LOADED)
     assert (obj, other) == before, "rules and patches only look"
