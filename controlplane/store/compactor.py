@@ -1,0 +1,81 @@
+"""Forgets the past, bounded by time: how long `get at a past revision` and old watches go back.
+
+Every few minutes it notes which revision it is now, and compacts to the newest note that is older than the retention.
+The notes are kept in the store under one key, so that a restart does not start counting again; with several API
+servers on one store it does not matter which of them writes. How the bytes are freed is the store's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+import msgspec
+
+from controlplane import clock
+from controlplane.store.interface import Conflict, KeyExists, KeyMissing, Store, StoreClosed, StoreError
+
+log = logging.getLogger(__name__)
+
+KEY = "wherry/compaction"
+
+Mark = tuple[float, int]
+"""(seconds since the epoch, the revision that was current then)"""
+
+
+class _Name(msgspec.Struct):
+    name: str = "compaction"
+
+
+class _Notes(msgspec.Struct):
+    """The value under KEY; the metadata is there because the cache splices into every value's."""
+
+    metadata: _Name
+    marks: list[Mark]
+
+
+def plan(marks: list[Mark], now: float, current: int, retention_s: float) -> tuple[int, list[Mark]]:
+    """(the revision to compact to, 0 for none; the marks to keep, with one for now)."""
+    old = [mark for mark in marks if mark[0] <= now - retention_s]
+    kept = [mark for mark in marks if now - retention_s < mark[0] <= now]  # the rest: the clock was set back
+    return max((revision for _, revision in old), default=0), [*kept, (now, current)]
+
+
+class Compactor:
+    """Run `run()` as a task beside the server."""
+
+    def __init__(self, store: Store, retention_s: float = 86_400, interval_s: float = 300) -> None:
+        self._store = store
+        self._retention_s = retention_s
+        self._interval_s = interval_s
+
+    async def run(self) -> None:
+        """Until cancelled or the store is closed."""
+        while True:
+            try:
+                await self.once()
+            except StoreClosed:
+                return
+            except StoreError as error:
+                log.warning("compaction failed error=%r", error)
+            await asyncio.sleep(self._interval_s)
+
+    async def once(self) -> int:
+        """One round; the revision compacted to, 0 if it was not time yet. Raises StoreError."""
+        store = self._store
+        record = await store.get(KEY)
+        marks = msgspec.json.decode(record.value, type=_Notes).marks if record is not None else []
+        if marks and marks[-1][1] == store.current_revision:
+            return 0  # only our own note since: an idle cluster writes nothing
+        revision, kept = plan(marks, clock.wall_time(), store.current_revision + 1, self._retention_s)
+        value = msgspec.json.encode(_Notes(_Name(), kept))
+        with contextlib.suppress(Conflict, KeyExists, KeyMissing):  # another server's turn
+            if record is None:
+                await store.create(KEY, value)
+            else:
+                await store.update(KEY, value, record.revision)
+        if revision > store.compacted_revision:
+            await store.compact(revision)
+            log.info("compacted revision=%d current=%d", revision, store.current_revision)
+        return revision

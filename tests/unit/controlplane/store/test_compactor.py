@@ -1,0 +1,53 @@
+"""When the past is forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from controlplane import clock
+from controlplane.store.compactor import Compactor, plan
+from controlplane.store.memory import MemoryStore
+
+
+@pytest.fixture
+def now() -> Iterator[list[float]]:
+    """A wall clock that the test sets."""
+    at = [1_000_000.0]
+    real = clock._wall
+    clock.install(wall=lambda: at[0])
+    yield at
+    clock.install(wall=real)
+
+
+def test_plan_keeps_what_is_younger_than_the_retention() -> None:
+    marks = [(100.0, 1), (200.0, 5), (300.0, 9)]
+    assert plan(marks, 350.0, 12, 100) == (5, [(300.0, 9), (350.0, 12)])
+    assert plan([], 350.0, 12, 100) == (0, [(350.0, 12)])
+    assert plan([(999.0, 3)], 350.0, 12, 100) == (0, [(350.0, 12)])  # the clock was set back
+
+
+async def test_forgets_after_the_retention_also_across_restarts(now: list[float]) -> None:
+    store = MemoryStore()
+    await store.open()
+    await store.create("k/a", b"")
+    assert await Compactor(store, retention_s=3600).once() == 0
+    noted = store.current_revision
+    await store.update("k/a", b"", 1)
+    now[0] += 3601
+    assert await Compactor(store, retention_s=3600).once() == noted
+    assert store.compacted_revision == noted
+    await store.close()
+
+
+async def test_idle_cluster_writes_nothing(now: list[float]) -> None:
+    store = MemoryStore()
+    await store.open()
+    await store.create("k/a", b"")
+    compactor = Compactor(store)
+    for _ in range(3):
+        await compactor.once()
+        now[0] += 300
+    assert store.current_revision == 2
+    await store.close()
