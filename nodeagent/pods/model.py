@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from controlplane.api import quantity
 from nodeagent.runtime.interface import ContainerState, ContainerStatus, SandboxState, SandboxStatus
 
 Object = dict[str, Any]
@@ -169,10 +170,9 @@ def should_restart(wanted: Wanted, exit_code: int) -> bool:
 
 def qos_class(pod: Object) -> str:
     """Guaranteed, Burstable or BestEffort (pkg/apis/core/helper/qos): from cpu and memory of all containers."""
-    from controlplane.api import quantity
 
-    def milli(value: Any) -> int:
-        return int(quantity.milli(value))
+    def milli(value: str | int | float) -> int:
+        return quantity.of(value).milli()
 
     spec = pod["spec"]
     total = [(spec.get("resources") or {})] if spec.get("resources") else [
