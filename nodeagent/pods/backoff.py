@@ -1,7 +1,7 @@
 """Exponential back-off by key, with Kubernetes' rules for crashing containers and failing image pulls.
 
 The first failure costs nothing; each following one waits 10 s, 20 s, ... up to 5 min, counted from when the failure
-happened. Two maxima (10 min) without a failure forget the past (client-go util/flowcontrol/backoff.go, used by kubelet).
+happened. Two maxima (10 min) without a failure forget the past (client-go's util/flowcontrol/backoff.go).
 It reads no clock: every time is given.
 """
 

@@ -65,7 +65,7 @@ def environment(container: Object, sources: Sources) -> dict[str, str]:
             if name and "=" not in name and "\0" not in name:
                 result[name] = value
     for entry in container.get("env") or ():
-        if "valueFrom" in entry and entry["valueFrom"]:
+        if entry.get("valueFrom"):
             found = _value_from(entry["valueFrom"], container, sources)
             if found is not None:
                 result[entry["name"]] = found
@@ -76,7 +76,7 @@ def environment(container: Object, sources: Sources) -> dict[str, str]:
 
 
 def expand(text: str, scope: Mapping[str, str]) -> str:
-    """`$(NAME)` by its value, `$$` by `$`; an unknown name stays as written (k8s third_party/forked/golang/expansion)."""
+    """`$(NAME)` by its value, `$$` by `$`; an unknown name stays as written (as Kubernetes' expansion)."""
     if "$" not in text:
         return text
 

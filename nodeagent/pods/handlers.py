@@ -94,7 +94,11 @@ async def _http(spec: Object, target: Target) -> Result:
         path = spec.get("path") or "/"
         path = path if path.startswith("/") else "/" + path
         given = {h["name"].lower(): h["value"] for h in spec.get("httpHeaders") or ()}
-        headers = {"host": f"[{host}]:{port}" if ":" in host else f"{host}:{port}", "user-agent": USER_AGENT, "accept": "*/*"}
+        headers = {
+            "host": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            "user-agent": USER_AGENT,
+            "accept": "*/*",
+        }
         headers |= given | {"connection": "close"}
         lines = "".join(f"{name.title()}: {value}\r\n" for name, value in headers.items() if value != "")
         writer.write(f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode())

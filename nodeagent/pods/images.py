@@ -70,6 +70,7 @@ class Images:
         self._backoff = Backoff()
         self._failed_at: dict[str, float] = {}
         self._slots = asyncio.Semaphore(max_parallel)
+        self.names: dict[str, str] = {}  # image id -> what users see as imageID
         self.changed: Callable[[], None] = lambda: None  # called after a pull: the node's list of images is stale
 
     async def ensure(self, pod: Object, container: Object, since: float) -> Image:
@@ -84,18 +85,24 @@ class Images:
         policy = pull_policy(container)
         present = await self.service.status(reference)
         if present is not None and policy != "Always":
+            self.remember(present)
             self._tell(pod, "Normal", "Pulled", f'Container image "{reference}" already present on machine')
             return present
         if policy == "Never":
             message = f'Container image "{reference}" is not present with pull policy of Never'
             self._tell(pod, "Warning", "ErrImageNeverPull", message)
             raise ImageNotReady(message, "ErrImageNeverPull", now + 10)
-        until = self._backoff.until(reference, self._failed_at.get(reference, 0.0)) if reference in self._failed_at else 0
+        until = (
+            self._backoff.until(reference, self._failed_at.get(reference, 0.0)) if reference in self._failed_at else 0
+        )
         if until > now:
             message = f'Back-off pulling image "{reference}"'
             self._tell(pod, "Normal", "BackOff", message)
             raise ImageNotReady(message, "ImagePullBackOff", until)
         return await self._pull(pod, reference, since)
+
+    def remember(self, image: Image) -> None:
+        self.names[image.id] = image.digests[0] if image.digests else image.id
 
     async def _pull(self, pod: Object, reference: str, since: float) -> Image:
         task = self._pulling.get(reference)
@@ -134,6 +141,7 @@ class Images:
             self._backoff.reset(reference)
             self._failed_at.pop(reference, None)
             log.info("pulled image=%s id=%s bytes=%d", reference, image.id, image.size_bytes)
+            self.remember(image)
             self.changed()
             return image
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from nodeagent.pods.backoff import Backoff
-from nodeagent.pods.model import Object
+from nodeagent.runtime.interface import ContainerStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Memory:
     health: dict[str, Health] = field(default_factory=dict)
     busy: dict[str, float] = field(default_factory=dict)
     next_attempt: dict[str, int] = field(default_factory=dict)
-    last_terminated: dict[str, Object] = field(default_factory=dict)
+    ended: dict[str, dict[int, ContainerStatus]] = field(default_factory=dict)  # by name and attempt, the last two
     messages: dict[str, str] = field(default_factory=dict)  # container id -> termination message
     verdict: Verdict | None = None
     ending_since: float | None = None

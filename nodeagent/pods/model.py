@@ -175,9 +175,11 @@ def qos_class(pod: Object) -> str:
         return quantity.of(value).milli()
 
     spec = pod["spec"]
-    total = [(spec.get("resources") or {})] if spec.get("resources") else [
-        c.get("resources") or {} for c in [*(spec.get("initContainers") or ()), *spec["containers"]]
-    ]
+    total = (
+        [(spec.get("resources") or {})]
+        if spec.get("resources")
+        else [c.get("resources") or {} for c in [*(spec.get("initContainers") or ()), *spec["containers"]]]
+    )
     some, guaranteed = False, True
     for resources in total:
         limits, requests = resources.get("limits") or {}, resources.get("requests") or {}

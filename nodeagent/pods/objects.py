@@ -83,7 +83,11 @@ class Objects:
         request: Object = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
-            "spec": {"expirationSeconds": expiration_s, "boundObjectRef": bound, "audiences": [audience] if audience else []},
+            "spec": {
+                "expirationSeconds": expiration_s,
+                "boundObjectRef": bound,
+                "audiences": [audience] if audience else [],
+            },
         }
         asked = clock.wall_time()
         answer = await self._api.create(
@@ -143,5 +147,3 @@ def registry_credentials(secret: Object) -> dict[str, tuple[str, str, str]]:
         host = registry.removeprefix("https://").removeprefix("http://").partition("/")[0]
         result[host] = (user, password, entry.get("identitytoken", ""))
     return result
-
-

@@ -15,7 +15,10 @@ def effective(pod: Object, container: Object) -> Object:
     """The container's securityContext, completed by the fields that the pod's gives to all."""
     shared = pod["spec"].get("securityContext") or {}
     inherited = ("runAsUser", "runAsGroup", "runAsNonRoot", "seccompProfile", "appArmorProfile", "seLinuxOptions")
-    return {**{k: shared[k] for k in inherited if shared.get(k) is not None}, **(container.get("securityContext") or {})}
+    return {
+        **{k: shared[k] for k in inherited if shared.get(k) is not None},
+        **(container.get("securityContext") or {}),
+    }
 
 
 def security_context(pod: Object, container: Object, image: Image, seccomp_root: str) -> SecurityContext:
@@ -57,9 +60,8 @@ def check_non_root(pod: Object, container: Object, own: Object, image: Image) ->
     if user in ("", "0", "root"):
         raise config_error(f"container has runAsNonRoot and image will run as root {where}")
     if not user.isdigit():
-        raise config_error(
-            f"container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root {where}"
-        )
+        message = f"container has runAsNonRoot and image has non-numeric user ({user}), "
+        raise config_error(f"{message}cannot verify user is non-root {where}")
 
 
 def _seccomp(own: Object, privileged: bool, root: str) -> str:

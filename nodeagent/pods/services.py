@@ -30,7 +30,7 @@ class ServiceVariables:
         self._made.pop(service["metadata"].get("namespace", ""), None)
 
     def of(self, namespace: str, links: bool) -> dict[str, str]:
-        """The variables for a pod of `namespace`; `links`: its enableServiceLinks. The API server's are always there."""
+        """The variables for a pod of `namespace`; `links`: its enableServiceLinks. The API server's are always in."""
         master = self._all("default")
         result = {**self._fallback, **{k: v for k, v in master.items() if k.startswith("KUBERNETES_")}}
         if links:
@@ -66,5 +66,3 @@ def variables(service: Object) -> dict[str, str]:
         base = f"{prefix}_PORT_{number}_{protocol.upper()}"
         result |= {base: url, f"{base}_PROTO": protocol.lower(), f"{base}_PORT": str(number), f"{base}_ADDR": ip}
     return result
-
-

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from controlplane import clock
-from nodeagent.pods.memory import SANDBOX, Failure, Memory
+from nodeagent.pods.memory import Failure, Memory
 from nodeagent.pods.model import Actual, Desired, Kind, Object, Wanted, qos_class, should_restart
 from nodeagent.pods.plan import Plan, Stage, initialized, is_started
 from nodeagent.runtime.interface import ContainerState, ContainerStatus
@@ -144,9 +144,12 @@ class _Context:
 
     def _last_known(self, before: Object, newest: ContainerStatus) -> Object:
         """lastState when the runtime no longer has the instance before the newest one."""
-        known: Object | None = self.memory.last_terminated.get(newest.name)
+        known = self.memory.ended.get(newest.name, {}).get(newest.attempt - 1)
         if known is not None:
-            return {"terminated": known}
+            return {"terminated": self._terminated(known)}
+        ended = (before.get("state") or {}).get("terminated")
+        if ended is not None and before.get("containerID") != f"wherry://{newest.id}":
+            return {"terminated": ended}
         return before.get("lastState") or {}
 
     def _waiting_again(self, wanted: Wanted, failure: Failure | None, delay: float | None) -> Object | None:
@@ -289,9 +292,7 @@ def _initialized(context: _Context, phase: str, init: list[Object]) -> tuple[str
     return "ContainersNotInitialized", f"containers with incomplete status: [{' '.join(unfinished)}]"
 
 
-def _containers_ready(
-    context: _Context, phase: str, init: list[Object], main: list[Object]
-) -> tuple[str, str] | None:
+def _containers_ready(context: _Context, phase: str, init: list[Object], main: list[Object]) -> tuple[str, str] | None:
     if phase == "Succeeded":
         return "PodCompleted", ""
     if phase == "Failed":
@@ -313,8 +314,3 @@ def _gates(context: _Context, conditions: Mapping[str, Object]) -> tuple[str, st
             state = conditions[kind].get("status")
             messages.append(f'the status of pod readiness gate "{kind}" is not "True", but {state}')
     return ("ReadinessGatesNotReady", ", ".join(messages)) if messages else None
-
-
-def sandbox_failure(memory: Memory) -> Failure | None:
-    """Why the pod has no sandbox, for events."""
-    return memory.failures.get(SANDBOX)

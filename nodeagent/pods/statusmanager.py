@@ -19,6 +19,8 @@ from typing import Protocol
 
 from controlplane.api.status import StatusError
 from controlplane.client.errors import Unreachable
+from controlplane.client.resources import PODS
+from controlplane.client.rest import Client
 from nodeagent.pods.model import MIRROR_ANNOTATION, Object
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,23 @@ class PodApi(Protocol):
 
     async def delete(self, namespace: str, name: str, uid: str) -> None:
         """Delete at once, if the uid is this one. No error if it is gone."""
+
+
+class ClientPodApi:
+    """`PodApi` over the API client."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def patch_status(self, namespace: str, name: str, body: Object) -> Object:
+        return await self._client.patch(PODS, name, body, namespace, kind="strategic", subresource="status")
+
+    async def delete(self, namespace: str, name: str, uid: str) -> None:
+        try:
+            await self._client.delete(PODS, name, namespace, uid=uid, grace_period_seconds=0)
+        except StatusError as error:
+            if error.code != 404:
+                raise
 
 
 @dataclass(slots=True)

@@ -83,7 +83,8 @@ async def _object(source: Object, kind: str, name: str, wish: Wish, default: int
         if item["key"] not in data:
             if source.get("optional"):
                 continue
-            raise VolumeFailure(f"{kind} references non-existent {kind if kind == 'secret' else 'config'} key: {item['key']}")
+            word = "secret" if kind == "secret" else "config"
+            raise VolumeFailure(f"{kind} references non-existent {word} key: {item['key']}")
         files[_safe(item["path"])] = File(data[item["key"]], mode if item.get("mode") is None else item["mode"])
     return files
 
@@ -98,7 +99,7 @@ def _downward(source: Object, wish: Wish, default: int | None) -> dict[str, File
             ref = item.get("resourceFieldRef") or {}
             spec = wish.pod["spec"]
             containers = [*spec["containers"], *(spec.get("initContainers") or ())]
-            container = next((c for c in containers if c["name"] == ref.get("containerName")), {})
+            container: Object = next((c for c in containers if c["name"] == ref.get("containerName")), {})
             text = env.resource_value(ref, container, wish.sources)
         files[_safe(item["path"])] = File(text.encode(), mode if item.get("mode") is None else item["mode"])
     return files

@@ -27,7 +27,8 @@ MNT_DETACH = 2
 
 def host_path(source: Object) -> str:
     """The path to mount, checked or made after its `type`. Raises VolumeFailure in kubelet's words."""
-    path, kind = source["path"], source.get("type") or ""
+    path: str = source["path"]
+    kind = source.get("type") or ""
     if kind == "DirectoryOrCreate" and not os.path.lexists(path):
         os.makedirs(path, 0o755, exist_ok=True)
     elif kind == "FileOrCreate" and not os.path.lexists(path):
@@ -118,5 +119,3 @@ def _mounts_below(path: str) -> list[str]:
             if target.startswith(prefix):
                 found.append(target)
     return found
-
-

@@ -14,12 +14,16 @@ from nodeagent.runtime.interface import ContainerState, ContainerStatus, PodIden
 NOW = 1_000_000.0
 
 
-def desired(*main: str, init: list[dict[str, Any]] | None = None, meta: dict[str, Any] | None = None, **spec: Any) -> Desired:
+def desired(
+    *main: str, init: list[dict[str, Any]] | None = None, meta: dict[str, Any] | None = None, **spec: Any
+) -> Desired:
     containers = [{"name": n, "image": "busybox"} for n in main or ("app",)]
-    return Desired.of({
-        "metadata": {"name": "p", "namespace": "ns", "uid": "u1", **(meta or {})},
-        "spec": {"containers": containers, "initContainers": init or [], **spec},
-    })
+    return Desired.of(
+        {
+            "metadata": {"name": "p", "namespace": "ns", "uid": "u1", **(meta or {})},
+            "spec": {"containers": containers, "initContainers": init or [], **spec},
+        }
+    )
 
 
 def sandbox(attempt: int = 0, ready: bool = True) -> SandboxStatus:
@@ -34,7 +38,9 @@ def container(name: str, state: str = "running", attempt: int = 0, box: str = "s
     return ContainerStatus(f"{name}-{attempt}", box, name, attempt, states[state], "img", NOW - 50 + attempt, **more)
 
 
-def plan(want: Desired, *parts: SandboxStatus | ContainerStatus, memory: Memory | None = None, now: float = NOW) -> Plan:
+def plan(
+    want: Desired, *parts: SandboxStatus | ContainerStatus, memory: Memory | None = None, now: float = NOW
+) -> Plan:
     boxes = [p for p in parts if isinstance(p, SandboxStatus)]
     containers = [p for p in parts if isinstance(p, ContainerStatus)]
     return make_plan(want, Actual.of(boxes, containers), memory or Memory(started_at=NOW), now)
@@ -112,7 +118,9 @@ def test_a_containers_own_restart_rules_come_before_the_pods_policy() -> None:
             "restartPolicyRules": [{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}],
         }]},
     })  # fmt: skip
-    assert texts(plan(want, sandbox(), container("app", "exited", exit_code=42))) == ["start container name=app attempt=1"]
+    assert texts(plan(want, sandbox(), container("app", "exited", exit_code=42))) == [
+        "start container name=app attempt=1"
+    ]
     assert texts(plan(want, sandbox(), container("app", "exited", exit_code=1))) == ["stop sandbox id=s0"]
 
 
@@ -163,9 +171,13 @@ def test_init_containers_run_again_in_a_new_sandbox_without_back_off() -> None:
 
 def test_a_changed_image_restarts_the_container_and_a_failed_probe_kills_it() -> None:
     old = container("app", annotations={ANNOTATION_HASH: "00000000"})
-    assert texts(plan(desired(terminationGracePeriodSeconds=7), sandbox(), old)) == ["stop container name=app id=app-0 grace=7s"]
+    assert texts(plan(desired(terminationGracePeriodSeconds=7), sandbox(), old)) == [
+        "stop container name=app id=app-0 grace=7s"
+    ]
     memory = Memory(condemned={"app-0": Condemned("failed liveness probe", 3.0)})
-    assert texts(plan(desired(), sandbox(), container("app"), memory=memory)) == ["stop container name=app id=app-0 grace=3s"]
+    assert texts(plan(desired(), sandbox(), container("app"), memory=memory)) == [
+        "stop container name=app id=app-0 grace=3s"
+    ]
 
 
 def test_old_instances_are_removed_but_for_the_last_two() -> None:
@@ -196,7 +208,9 @@ def test_a_shorter_grace_hurries_a_stop_in_flight_and_a_longer_one_does_not() ->
     memory = Memory(ending_since=NOW - 1, busy={"stop:app-0": NOW + 29})
     assert texts(plan(desired(meta=DELETED), sandbox(), container("app"), memory=memory)) == []
     hurried = desired(meta={**DELETED, "deletionGracePeriodSeconds": 0})
-    assert texts(plan(hurried, sandbox(), container("app"), memory=memory)) == ["stop container name=app id=app-0 grace=0s"]
+    assert texts(plan(hurried, sandbox(), container("app"), memory=memory)) == [
+        "stop container name=app id=app-0 grace=0s"
+    ]
 
 
 def test_a_finished_pod_keeps_its_containers_until_it_is_deleted() -> None:
@@ -212,7 +226,9 @@ def test_deadline_and_verdict_end_the_pod() -> None:
     late = plan(want, sandbox(), container("app"), now=NOW + 60)
     assert texts(late) == ["give up phase=Failed reason=DeadlineExceeded"]
     memory = Memory(verdict=Verdict("Failed", "Evicted", "", grace_s=0))
-    assert texts(plan(want, sandbox(), container("app"), memory=memory)) == ["stop container name=app id=app-0 grace=0s"]
+    assert texts(plan(want, sandbox(), container("app"), memory=memory)) == [
+        "stop container name=app id=app-0 grace=0s"
+    ]
 
 
 def test_a_pod_that_the_api_calls_finished_is_not_started() -> None:

@@ -1,0 +1,85 @@
+"""Whether this node takes a pod that was bound to it: enough left, the right node. Pure.
+
+The scheduler has checked this already; its view may be stale, and a pod can be bound without it. Reasons and messages:
+kubelet's pkg/kubelet/lifecycle/predicate.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from controlplane.api import quantity
+from nodeagent.pods.memory import Verdict
+from nodeagent.pods.model import Object
+from nodeagent.pods.resources import effective
+
+_CHECKED = ("cpu", "memory", "ephemeral-storage")
+
+
+def refuse(
+    pod: Object, others: Iterable[Object], allocatable: Mapping[str, str], labels: Mapping[str, str]
+) -> Verdict | None:
+    """Why the node refuses `pod`, given the other pods that hold resources here; None if it takes it."""
+    if not selects(pod, labels):
+        return Verdict("Failed", "NodeAffinity", "Pod was rejected: Predicate NodeAffinity failed", 0)
+    running = list(others)
+    room = int(allocatable.get("pods", "0") or 0)
+    if room and len(running) + 1 > room:
+        return _out_of("pods", 1, len(running), room)
+    for name in _CHECKED:
+        asked = effective(pod, "requests", name)
+        if not asked or name not in allocatable:
+            continue
+        has = quantity.of(allocatable[name]).nano
+        used = sum(effective(other, "requests", name) for other in running)
+        if used + asked > has:
+            unit = 10**6 if name == "cpu" else 10**9
+            return _out_of(name, asked // unit, used // unit, has // unit)
+    return None
+
+
+def _out_of(name: str, requested: int, used: int, capacity: int) -> Verdict:
+    message = f"Pod was rejected: Node didn't have enough resource: {name}, "
+    message += f"requested: {requested}, used: {used}, capacity: {capacity}"
+    return Verdict("Failed", f"OutOf{name}", message, 0)
+
+
+def selects(pod: Object, labels: Mapping[str, str]) -> bool:
+    """Whether nodeSelector and required node affinity match a node with these labels."""
+    spec = pod["spec"]
+    if any(labels.get(k) != v for k, v in (spec.get("nodeSelector") or {}).items()):
+        return False
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+    if not required:
+        return True
+    return any(_term(term, labels) for term in required.get("nodeSelectorTerms") or ())
+
+
+def _term(term: Object, labels: Mapping[str, str]) -> bool:
+    expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
+    if not expressions and not fields:
+        return False
+    names = {"metadata.name": labels.get("kubernetes.io/hostname", "")}
+    return all(_expression(e, labels) for e in expressions) and all(_expression(e, names) for e in fields)
+
+
+_COMPARE: dict[str, Callable[[int, int], bool]] = {"Gt": int.__gt__, "Lt": int.__lt__}
+
+
+def _expression(expression: Object, labels: Mapping[str, str]) -> bool:
+    value = labels.get(expression["key"])
+    values: list[str] = expression.get("values") or []
+    operator = expression["operator"]
+    if operator == "In":
+        return value in values
+    if operator == "NotIn":
+        return value not in values
+    if operator == "Exists":
+        return value is not None
+    if operator == "DoesNotExist":
+        return value is None
+    try:
+        return value is not None and _COMPARE[operator](int(value), int(values[0]))
+    except (KeyError, ValueError, IndexError):
+        return False

@@ -1,0 +1,197 @@
+"""All pods of the node: a worker for each, fed by the source of pods and by the runtime's events.
+
+At start it asks the runtime what is there. A pod that the source names takes over its sandboxes (an agent's restart
+touches nothing); what no pod claims, once the source has told all it knows, is an orphan and is removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+
+from nodeagent.pods import admission
+from nodeagent.pods.launcher import Launcher
+from nodeagent.pods.memory import Verdict
+from nodeagent.pods.model import Desired, Object
+from nodeagent.pods.plan import Stage
+from nodeagent.pods.statusmanager import StatusManager, is_mirror
+from nodeagent.pods.worker import Shared, Worker
+from nodeagent.runtime.interface import RuntimeFailure, SandboxStatus
+
+log = logging.getLogger(__name__)
+
+ORPHAN_GRACE_S = 30.0
+
+
+class PodManager:
+    """`put` and `removed` are the source's; `run` follows the runtime; `pods` is what /pods shows."""
+
+    def __init__(self, launcher: Launcher, statuses: StatusManager) -> None:
+        self._shared = Shared(launcher, statuses, self._gone)
+        self._launcher = launcher
+        self._statuses = statuses
+        self._workers: dict[str, Worker] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._sweeps: set[asyncio.Task[None]] = set()
+        self._found: dict[str, list[SandboxStatus]] = {}
+        self.observers: list[Callable[[str], None]] = []  # called with the uid of a pod that is gone
+
+    # The life of the manager.
+
+    async def start(self) -> None:
+        """Learn what the runtime runs already, and the names of the images. Raises RuntimeFailure."""
+        self._found = {}
+        for sandbox in await self._launcher.runtime.sandboxes():
+            self._found.setdefault(sandbox.identity.uid, []).append(sandbox)
+        for image in await self._launcher.images.service.images():
+            self._launcher.images.remember(image)
+
+    async def run(self) -> None:
+        """Hand the runtime's events to the workers, until cancelled. A broken stream is opened again; since events may
+        have been lost, everybody then looks again."""
+        while True:
+            try:
+                async for event in self._launcher.runtime.events():
+                    worker = self._workers.get(event.pod_uid)
+                    if worker is not None:
+                        worker.poke(sandbox=not event.container_id)
+            except RuntimeFailure as failure:
+                log.warning("runtime_events_lost error=%s", failure)
+            await asyncio.sleep(1)
+            for worker in self._workers.values():
+                worker.poke(sandbox=True)
+
+    async def close(self) -> None:
+        """Stop working, touching nothing that runs."""
+        tasks = [*self._tasks.values(), *self._sweeps]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._statuses.close()
+
+    # From the source.
+
+    def put(self, pod: Object) -> None:
+        """The source has this pod, new or changed."""
+        if is_mirror(pod):
+            return
+        uid = pod["metadata"]["uid"]
+        worker = self._workers.get(uid)
+        if worker is not None:
+            self._statuses.observe(pod)
+            if not worker.orphan:
+                worker.update(pod)
+            return
+        want = Desired.of(pod)
+        found = self._found.pop(uid, [])
+        if want.terminal_phase and want.deletion_grace_s is None and not found:
+            return  # it ended before this agent's time, and nothing of it is left to look after
+        verdict = None if found else self._refusal(want)
+        worker = Worker(self._shared, want)
+        worker.memory.verdict = verdict
+        if found or pod.get("status", {}).get("startTime"):
+            worker.adopt(found)
+        if verdict is not None:
+            self._launcher.tell(pod, "Warning", verdict.reason, verdict.message)
+        self._employ(uid, worker)
+
+    def removed(self, pod: Object) -> None:
+        """The API server has no such pod any more. What still runs of it is stopped without asking further."""
+        uid = pod["metadata"]["uid"]
+        worker = self._workers.get(uid)
+        if worker is None or is_mirror(pod):
+            return
+        self._statuses.forget(uid)
+        worker.orphan = True
+        grace = worker.want.deletion_grace_s
+        worker.update(_doomed(pod, worker.want.termination_grace_s if grace is None else grace))
+
+    def settled(self) -> None:
+        """The source has told every pod it knows: what nobody claimed is an orphan."""
+        for uid, sandboxes in self._found.items():
+            identity = sandboxes[0].identity
+            log.info("orphan pod=%s/%s uid=%s sandboxes=%d", identity.namespace, identity.name, uid, len(sandboxes))
+            pod: Object = {
+                "metadata": {"name": identity.name, "namespace": identity.namespace, "uid": uid},
+                "spec": {"containers": []},
+            }
+            worker = Worker(self._shared, Desired.of(_doomed(pod, ORPHAN_GRACE_S)), orphan=True)
+            worker.adopt(sandboxes)
+            self._employ(uid, worker)
+        self._found = {}
+        self._sweep()
+
+    # To others.
+
+    def pods(self) -> list[Object]:
+        """Every pod that the agent looks after, with the status as the node sees it now."""
+        result = []
+        for uid, worker in self._workers.items():
+            if not worker.orphan:
+                status = self._statuses.latest(uid)
+                result.append({**worker.want.pod, "status": status} if status else worker.want.pod)
+        return result
+
+    def find(self, namespace: str, name: str, uid: str = "") -> Worker | None:
+        """The worker of a pod by name (and uid)."""
+        for known, worker in self._workers.items():
+            if worker.want.namespace == namespace and worker.want.name == name and uid in ("", known):
+                return worker
+        return None
+
+    @property
+    def count(self) -> int:
+        return len(self._workers)
+
+    def evict(self, uid: str, verdict: Verdict) -> None:
+        """End a pod by the node's decision."""
+        worker = self._workers.get(uid)
+        if worker is not None and worker.memory.verdict is None:
+            worker.memory.verdict = verdict
+            worker.poke()
+
+    # Inside.
+
+    def _employ(self, uid: str, worker: Worker) -> None:
+        self._workers[uid] = worker
+        task = asyncio.get_running_loop().create_task(worker.run(), name=f"pod:{worker.want.key}")
+        self._tasks[uid] = task
+
+    def _gone(self, uid: str) -> None:
+        self._workers.pop(uid, None)
+        self._tasks.pop(uid, None)
+        self._statuses.forget(uid)
+        for observer in self.observers:
+            observer(uid)
+
+    def _refusal(self, want: Desired) -> Verdict | None:
+        """A pod that is being deleted or has started before is not weighed again."""
+        status = want.pod.get("status") or {}
+        if want.deletion_grace_s is not None or want.terminal_phase or status.get("startTime"):
+            return None
+        node = self._launcher.node
+        if not node.allocatable and not node.labels:
+            return None
+        return admission.refuse(want.pod, self._holding(), node.allocatable, node.labels)
+
+    def _holding(self) -> Sequence[Object]:
+        """The pods that hold resources: not over, not refused."""
+        return [w.want.pod for w in self._workers.values() if w.stage is not Stage.ENDED and w.memory.verdict is None]
+
+    def _sweep(self) -> None:
+        """Directories of pods that nobody knows any more (the agent was killed while it cleaned up)."""
+        for base in ("pods", "memory"):
+            directory = os.path.join(self._launcher.node.root_directory, base)
+            for uid in os.listdir(directory) if os.path.isdir(directory) else ():
+                if uid not in self._workers:
+                    task = asyncio.get_running_loop().create_task(self._launcher.volumes.remove(uid))
+                    self._sweeps.add(task)
+                    task.add_done_callback(self._sweeps.discard)
+
+
+def _doomed(pod: Object, grace_s: float) -> Object:
+    """The pod as if it were being deleted with this grace."""
+    meta = {**pod["metadata"], "deletionTimestamp": "1970-01-01T00:00:00Z", "deletionGracePeriodSeconds": int(grace_s)}
+    return {**pod, "metadata": meta}

@@ -1,0 +1,126 @@
+"""A node without a kernel: the pods' whole machinery over the fake runtime and the fake API server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controlplane.client.fake import FakeAPI
+from nodeagent.pods.images import Images
+from nodeagent.pods.launcher import Launcher
+from nodeagent.pods.manager import PodManager
+from nodeagent.pods.node import NodeFacts
+from nodeagent.pods.objects import Objects
+from nodeagent.pods.services import ServiceVariables
+from nodeagent.pods.source import ApiSource
+from nodeagent.pods.statusmanager import ClientPodApi, StatusManager
+from nodeagent.pods.volumes.manager import Volumes
+from nodeagent.runtime.fake import FakeRuntime
+
+Obj = dict[str, Any]
+
+
+@dataclass
+class NoServices:
+    def by_index(self, name: str, value: str) -> list[Obj]:
+        return []
+
+
+@dataclass
+class World:
+    """`start()` and `kill()` are an agent's life; `api` and `runtime` outlive it."""
+
+    root: Path
+    api: FakeAPI = field(default_factory=FakeAPI)
+    runtime: FakeRuntime = field(default_factory=FakeRuntime)
+    events: list[tuple[str, str, str]] = field(default_factory=list)
+    facts: Obj = field(default_factory=dict)
+    manager: PodManager | None = None
+    volumes: Volumes | None = None
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def start(self) -> None:
+        client = self.api.client()
+        node = NodeFacts("node-1", ["10.77.0.11"], str(self.root / "node"), str(self.root / "logs"), **self.facts)
+        objects = Objects(client)
+
+        def tell(pod: Obj, kind: str, reason: str, message: str) -> None:
+            self.events.append((pod["metadata"]["name"], reason, message))
+
+        images = Images(self.runtime.images, objects, tell)
+        volumes = self.volumes = Volumes(node, objects)
+        services = ServiceVariables(NoServices(), {"KUBERNETES_SERVICE_HOST": "10.96.0.1"})
+        launcher = Launcher(node, self.runtime, images, objects, volumes, services, tell)
+        self.manager = PodManager(launcher, StatusManager(ClientPodApi(client)))
+        await self.manager.start()
+        source = ApiSource(client, "node-1", self.manager)
+        self.tasks = [asyncio.create_task(self.manager.run()), asyncio.create_task(source.run())]
+        await source.informer.synced()
+
+    async def kill(self) -> None:
+        """The agent dies; what runs, runs."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        self.tasks = []
+        if self.manager is not None:
+            await self.manager.close()
+            self.manager = None
+
+    def pod(self, name: str = "web", *, containers: list[Obj] | None = None, meta: Obj | None = None, **spec: Any) -> Obj:
+        """Create a pod bound to the node; the stored object."""
+        self.runtime.images.add("busybox:1")
+        given = containers or [{"name": "app", "image": "busybox:1"}]
+        return self.api.put(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": name, "namespace": "default", "uid": f"uid-{name}", "generation": 1, **(meta or {})},
+                "spec": {"nodeName": "node-1", "containers": given, **spec},
+                "status": {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]},
+            }
+        )
+
+    def status(self, name: str = "web") -> Obj:
+        pod = self.api.get("pods", name, "default")
+        return (pod or {}).get("status") or {}
+
+    def container(self, name: str = "app", pod: str = "web") -> Obj:
+        status = self.status(pod)
+        entries = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+        return next((c for c in entries if c["name"] == name), {})
+
+    def condition(self, kind: str, pod: str = "web") -> Obj:
+        return next((c for c in self.status(pod).get("conditions") or () if c["type"] == kind), {})
+
+    def delete(self, name: str = "web", grace: int = 30) -> None:
+        """As the API server does it: mark, and wait for the node."""
+        pod = self.api.get("pods", name, "default")
+        assert pod is not None
+        meta = {**pod["metadata"], "deletionTimestamp": "2026-11-21T00:00:00Z", "deletionGracePeriodSeconds": grace}
+        self.api.put({**pod, "metadata": meta})
+
+    async def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
+        """Wait until `condition()` is true; fails with the pods' state otherwise."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not condition():
+                    await asyncio.sleep(0.005)
+        except TimeoutError:
+            state = {p["metadata"]["name"]: p.get("status") for p in self.api.all("pods")}
+            pytest.fail(f"not in {seconds:g} s: {json.dumps(state, indent=1)} {self.events}")
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    """An agent's pods, started."""
+    world = World(tmp_path)
+    await world.start()
+    yield world
+    await world.kill()
