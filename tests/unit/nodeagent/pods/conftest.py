@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from controlplane.client.fake import FakeAPI
+from controlplane.client.resources import PODS
 from nodeagent.pods.images import Images
 from nodeagent.pods.launcher import Launcher
 from nodeagent.pods.manager import PodManager
@@ -21,7 +22,7 @@ from nodeagent.pods.services import ServiceVariables
 from nodeagent.pods.source import ApiSource
 from nodeagent.pods.statusmanager import ClientPodApi, StatusManager
 from nodeagent.pods.volumes.manager import Volumes
-from nodeagent.runtime.fake import FakeRuntime
+from nodeagent.runtime.fake import FakeContainer, FakeRuntime
 
 Obj = dict[str, Any]
 
@@ -73,7 +74,9 @@ class World:
             await self.manager.close()
             self.manager = None
 
-    def pod(self, name: str = "web", *, containers: list[Obj] | None = None, meta: Obj | None = None, **spec: Any) -> Obj:
+    def pod(
+        self, name: str = "web", *, containers: list[Obj] | None = None, meta: Obj | None = None, **spec: Any
+    ) -> Obj:
         """Create a pod bound to the node; the stored object."""
         self.runtime.images.add("busybox:1")
         given = containers or [{"name": "app", "image": "busybox:1"}]
@@ -81,7 +84,7 @@ class World:
             {
                 "apiVersion": "v1",
                 "kind": "Pod",
-                "metadata": {"name": name, "namespace": "default", "uid": f"uid-{name}", "generation": 1, **(meta or {})},
+                "metadata": {"name": name, "namespace": "default", "generation": 1, **(meta or {})},
                 "spec": {"nodeName": "node-1", "containers": given, **spec},
                 "status": {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]},
             }
@@ -99,12 +102,17 @@ class World:
     def condition(self, kind: str, pod: str = "web") -> Obj:
         return next((c for c in self.status(pod).get("conditions") or () if c["type"] == kind), {})
 
-    def delete(self, name: str = "web", grace: int = 30) -> None:
-        """As the API server does it: mark, and wait for the node."""
+    async def delete(self, name: str = "web", grace: int = 30) -> None:
+        """The API server marks it and waits for the node; with grace 0 it is gone at once (a forced deletion)."""
+        await self.api.client().delete(PODS, name, "default", grace_period_seconds=grace)
+
+    def uid(self, name: str = "web") -> str:
         pod = self.api.get("pods", name, "default")
-        assert pod is not None
-        meta = {**pod["metadata"], "deletionTimestamp": "2026-11-21T00:00:00Z", "deletionGracePeriodSeconds": grace}
-        self.api.put({**pod, "metadata": meta})
+        return str(pod["metadata"]["uid"]) if pod else ""
+
+    def find(self, container: str = "app", pod: str = "web") -> FakeContainer:
+        """The newest instance of a pod's container in the runtime."""
+        return self.runtime.find(container, self.uid(pod))
 
     async def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
         """Wait until `condition()` is true; fails with the pods' state otherwise."""
