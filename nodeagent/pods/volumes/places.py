@@ -5,6 +5,7 @@ Mounting is the kernel's business: a tmpfs through nodeagent.linux. hostPath typ
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import stat
@@ -72,30 +73,29 @@ def own(path: str, gid: int | None) -> None:
         os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | 0o2770)
 
 
+def _call(name: str, *arguments: int | bytes | None, path: str) -> None:
+    """A system call through the kernel layer's one funnel. Raises OSError naming operation and path."""
+    importlib.import_module("nodeagent.linux.syscalls").call(name, *arguments, path=path)
+
+
 def mount_tmpfs(path: str, size_bytes: int, mode: int) -> None:
     """Raises OSError."""
-    from nodeagent.linux import syscalls
-
     data = f"mode={mode:o}" + (f",size={size_bytes}" if size_bytes else "")
-    syscalls.call(
+    _call(
         "mount", b"tmpfs\0", path.encode() + b"\0", b"tmpfs\0", MS_NOSUID | MS_NODEV, data.encode() + b"\0", path=path
     )
 
 
 def bind(fd: int, target: str) -> None:
     """Mount what `fd` refers to at `target`, which exists. Raises OSError."""
-    from nodeagent.linux import syscalls
-
     source = f"/proc/self/fd/{fd}".encode() + b"\0"
-    syscalls.call("mount", source, target.encode() + b"\0", None, 4096 | 16384, None, path=target)
+    _call("mount", source, target.encode() + b"\0", None, 4096 | 16384, None, path=target)
 
 
 def unmount(path: str) -> None:
     """Detach whatever is mounted at `path`; no error if nothing is."""
-    from nodeagent.linux import syscalls
-
     try:
-        syscalls.call("umount2", path.encode() + b"\0", MNT_DETACH, path=path)
+        _call("umount2", path.encode() + b"\0", MNT_DETACH, path=path)
     except OSError as error:
         if error.errno not in (2, 22):
             raise

@@ -118,7 +118,7 @@ class World:
         """Wait until `condition()` is true; fails with the pods' state otherwise."""
         try:
             async with asyncio.timeout(seconds):
-                while not condition():
+                while not condition():  # noqa: ASYNC110 - the condition is another's, without an event
                     await asyncio.sleep(0.005)
         except TimeoutError:
             state = {p["metadata"]["name"]: p.get("status") for p in self.api.all("pods")}
