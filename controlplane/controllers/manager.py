@@ -12,10 +12,14 @@ from controlplane.client.leases import LeaderElector
 from controlplane.client.rest import Client, from_kubeconfig
 from controlplane.controllers.clusterroleaggregation import ClusterRoleAggregation
 from controlplane.controllers.config import Config
+from controlplane.controllers.cronjob import CronJobController
+from controlplane.controllers.daemonset import DaemonSetController
 from controlplane.controllers.deployment import DeploymentController
+from controlplane.controllers.disruption import DisruptionController
 from controlplane.controllers.endpoints import EndpointsController
 from controlplane.controllers.endpointslice import EndpointSliceController
 from controlplane.controllers.garbagecollector import GarbageCollector
+from controlplane.controllers.job import JobController
 from controlplane.controllers.namespace import NamespaceController
 from controlplane.controllers.nodeipam import NodeIpamController
 from controlplane.controllers.nodelifecycle import NodeLifecycleController
@@ -24,6 +28,7 @@ from controlplane.controllers.reconcile import Context, Controller
 from controlplane.controllers.replicaset import ReplicaSetController, ReplicationControllerController
 from controlplane.controllers.rootca import RootCaPublisher
 from controlplane.controllers.serviceaccount import ServiceAccountController
+from controlplane.controllers.statefulset import StatefulSetController
 from controlplane.controllers.tainteviction import TaintEvictionController
 from controlplane.daemon import on_reload
 
@@ -40,8 +45,13 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     DeploymentController,
     ReplicaSetController,
     ReplicationControllerController,
+    DaemonSetController,
+    StatefulSetController,
+    JobController,
+    CronJobController,
     EndpointSliceController,
     EndpointsController,
+    DisruptionController,
     NamespaceController,
     ClusterRoleAggregation,
     PodGarbageCollector,
