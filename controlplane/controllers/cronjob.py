@@ -1,8 +1,8 @@
 """CronJob: make a Job whenever the schedule says so.
 
-`plan()` decides from the Jobs there are: which scheduled time is due (only the latest of several that were missed), what
-the concurrency policy says, when to look again. A Job's name holds its scheduled minute, so the same time is never run
-twice. Finished Jobs beyond the history limits are deleted. Rules: pkg/controller/cronjob.
+`plan()` decides from the Jobs there are: which scheduled time is due (only the latest of several that were missed),
+what the concurrency policy says, when to look again. A Job's name holds its scheduled minute, so the same time is never
+run twice. Finished Jobs beyond the history limits are deleted. Rules: pkg/controller/cronjob.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,10 @@ def plan(cron: meta.Object, owned: Sequence[meta.Object], schedule: Schedule, no
     """`owned`: the Jobs of this CronJob."""
     spec, result = cron["spec"], Plan()
     active = [j for j in owned if jobs.finished(j) is None]
-    for kind, limit in (("Complete", spec.get("successfulJobsHistoryLimit", 3)), ("Failed", spec.get("failedJobsHistoryLimit", 1))):
+    for kind, limit in (
+        ("Complete", spec.get("successfulJobsHistoryLimit", 3)),
+        ("Failed", spec.get("failedJobsHistoryLimit", 1)),
+    ):
         ended = [j for j in owned if (end := jobs.finished(j)) is not None and end["type"] == kind]
         ended.sort(key=lambda j: meta.status(j).get("startTime") or "")
         result.remove += ended[: max(len(ended) - limit, 0)]
@@ -51,25 +54,43 @@ def plan(cron: meta.Object, owned: Sequence[meta.Object], schedule: Schedule, no
     deadline = spec.get("startingDeadlineSeconds")
     if deadline is not None:
         since = max(since, now - deadline)
-    due, missed, following = None, 0, schedule.after(since)
-    while following is not None and following <= now:
-        due, missed = following, missed + 1
-        following = schedule.after(following if missed < _TOO_MANY else now - 86400)
-        if missed > _TOO_MANY * 20:
-            break
+    due, following = latest(schedule, since, now), schedule.after(now)
     result.again = following - now if following is not None else None
-    if missed > _TOO_MANY:
-        text = f"too many missed start times: {missed}. Set or decrease .spec.startingDeadlineSeconds or check clock skew"
-        result.note = ("TooManyMissedTimes", text)
+    if _missed(schedule, since, now) > _TOO_MANY:
+        text = f"too many missed start times: > {_TOO_MANY}. Set or decrease .spec.startingDeadlineSeconds"
+        result.note = ("TooManyMissedTimes", text + " or check clock skew")
     if due is None:
         return result
     policy = spec.get("concurrencyPolicy") or "Allow"
     if active and policy == "Forbid":
-        result.note = ("JobAlreadyActive", "Not starting job because prior execution is running and concurrency policy is Forbid")
+        result.note = (
+            "JobAlreadyActive",
+            "Not starting job because prior execution is running and concurrency policy is Forbid",
+        )
         return result
     result.run = due
     result.replace = active if policy == "Replace" else []
     return result
+
+
+def latest(schedule: Schedule, since: float, now: float) -> float | None:
+    """The last scheduled time in (since, now]: looked for in ever longer windows, so that years of missed minutes cost
+    no more than a few steps."""
+    for window in (60, 3600, 86400, 40 * 86400, 6 * 366 * 86400):
+        found, moment = None, schedule.after(max(since, now - window))
+        while moment is not None and moment <= now:
+            found, moment = moment, schedule.after(moment)
+        if found is not None or now - window <= since:
+            return found
+    return None
+
+
+def _missed(schedule: Schedule, since: float, now: float) -> int:
+    """How many scheduled times lie in (since, now]; counts a little beyond what is too many."""
+    count, moment = 0, schedule.after(since)
+    while moment is not None and moment <= now and count <= _TOO_MANY:
+        count, moment = count + 1, schedule.after(moment)
+    return count
 
 
 def manifest(cron: meta.Object, scheduled: float) -> meta.Object:

@@ -1,7 +1,7 @@
 """DaemonSet: one pod on every node that its template may run on.
 
-`plan()` is the decision: which nodes lack a pod, which pods are too many or out of date. A pod is bound to its node by a
-required node affinity on the node's name and then scheduled like any other. A rolling update deletes old pods, those
+`plan()` is the decision: which nodes lack a pod, which pods are too many or out of date. A pod is bound to its node by
+a required node affinity on the node's name and then scheduled like any other. A rolling update deletes old pods, those
 that do not work first, so that never more than maxUnavailable nodes are without (or, with maxSurge, starts the new pod
 beside the old one). Rules: pkg/controller/daemon.
 """
@@ -30,7 +30,10 @@ _TOLERATED = [
 
 def pod_spec(spec: meta.Object, node: str) -> meta.Object:
     """The template's pod spec for `node`: with the tolerations of every daemon, and tied to the node."""
-    wanted = [*_TOLERATED, *([("node.kubernetes.io/network-unavailable", "NoSchedule")] if spec.get("hostNetwork") else [])]
+    wanted = [
+        *_TOLERATED,
+        *([("node.kubernetes.io/network-unavailable", "NoSchedule")] if spec.get("hostNetwork") else []),
+    ]
     added = [{"key": k, "operator": "Exists", "effect": e} for k, e in wanted]
     tolerations = [*(spec.get("tolerations") or []), *(t for t in added if t not in (spec.get("tolerations") or []))]
     affinity = spec.get("affinity") or {}
@@ -111,8 +114,8 @@ def plan(ds: meta.Object, nodes: Sequence[meta.Object], owned: Sequence[meta.Obj
 
 
 def _surplus(alive: list[meta.Object], digest: str, surge: int, ds: meta.Object, now: float) -> list[meta.Object]:
-    """Of several pods on one node, those to delete. During a surge an old and a new one may stand side by side until the
-    new one is available."""
+    """Of several pods on one node, those to delete. During a surge an old and a new one may stand side by side until
+    the new one is available."""
     old = [p for p in alive if not _is_new(p, digest)]
     new = [p for p in alive if _is_new(p, digest)]
     if surge and old and new:
@@ -165,7 +168,9 @@ def _limits(ds: meta.Object, desired: int) -> tuple[int, int]:
     return surge, unavailable if surge or unavailable else 1
 
 
-def status(ds: meta.Object, nodes: Sequence[meta.Object], owned: Sequence[meta.Object], digest: str, now: float) -> meta.Object:
+def status(
+    ds: meta.Object, nodes: Sequence[meta.Object], owned: Sequence[meta.Object], digest: str, now: float
+) -> meta.Object:
     """The counters; all required ones are written even when 0."""
     there, wait = by_node(p for p in owned if pods.is_active(p)), ds["spec"].get("minReadySeconds") or 0
     numbers = dict.fromkeys(

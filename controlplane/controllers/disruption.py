@@ -64,9 +64,7 @@ class DisruptionController(Controller):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.pods = self.view(PODS)
-        self.scales = {
-            r.kind: self.view(r) for r in (REPLICASETS, REPLICATIONCONTROLLERS, STATEFULSETS, DEPLOYMENTS)
-        }
+        self.scales = {r.kind: self.view(r) for r in (REPLICASETS, REPLICATIONCONTROLLERS, STATEFULSETS, DEPLOYMENTS)}
         self.budgets = self.watch(PODDISRUPTIONBUDGETS)
         self.pods.add_handler(added=self._pod, updated=lambda old, new: self._pod(new), deleted=self._pod)
 

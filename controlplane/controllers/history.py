@@ -31,9 +31,7 @@ def template_of(revision: meta.Object) -> meta.Object:
     return {k: v for k, v in revision["data"]["spec"]["template"].items() if k != "$patch"}
 
 
-def manifest(
-    resource: ApiResource, owner: meta.Object, number: int, collision_count: int | None = None
-) -> meta.Object:
+def manifest(resource: ApiResource, owner: meta.Object, number: int, collision_count: int | None = None) -> meta.Object:
     """The revision of the owner's current template."""
     data = snapshot(owner)
     digest = template_hash(data, collision_count)

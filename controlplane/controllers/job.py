@@ -1,8 +1,8 @@
 """Job: run pods until enough of them succeeded, or too many failed.
 
-Pods carry a finalizer until they are counted, so that a pod that is deleted by hand, with its node or by the pod garbage
-collector still counts: a finished pod's UID goes into `status.uncountedTerminatedPods`, then its finalizer goes, then
-the counter is raised (pkg/controller/job, "tracking with finalizers"). `plan()` decides what runs; `status()` counts.
+Pods carry a finalizer until they are counted, so that a pod that is deleted by hand, with its node or by the pod
+garbage collector still counts: a finished pod's UID goes into `status.uncountedTerminatedPods`, then its finalizer
+goes, then the counter is raised (pkg/controller/job). `plan()` decides what runs; `status()` and `settled()` count.
 Indexed Jobs give each pod a completion index. Finished Jobs with `ttlSecondsAfterFinished` are deleted here too.
 Not built: podFailurePolicy, successPolicy, backoffLimitPerIndex.
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from controlplane import clock
-from controlplane.api import selectors
+from controlplane.api.status import StatusError
 from controlplane.client.resources import JOBS, PODS
 from controlplane.controllers import actions, meta, pods
 from controlplane.controllers.controllerref import controller_of, new_ref
@@ -116,7 +116,7 @@ def _finished_at(pod: meta.Object) -> float:
         for c in meta.status(pod).get("containerStatuses") or ()
         if (terminated := (c.get("state") or {}).get("terminated")) and terminated.get("finishedAt")
     ]
-    return max(map(clock.parse_rfc3339, times)) if times else clock.wall_time()
+    return max(map(clock.parse_rfc3339, times), default=clock.wall_time())
 
 
 @dataclass(slots=True)
@@ -192,13 +192,20 @@ def _backoff(count: Tally, now: float) -> float:
 def manifest(job: meta.Object, index: int) -> meta.Object:
     """A pod of the Job."""
     made = pod_from_template(job["spec"]["template"], job, new_ref("batch/v1", "Job", job))
-    labels = {**meta.labels(made), **dict.fromkeys(_LABELS, meta.uid(job)), **dict.fromkeys(_NAME_LABELS, meta.name(job))}
+    labels = {
+        **meta.labels(made),
+        **dict.fromkeys(_LABELS, meta.uid(job)),
+        **dict.fromkeys(_NAME_LABELS, meta.name(job)),
+    }
     notes, spec = dict(meta.annotations(made)), made["spec"]
     if index >= 0:
         labels[INDEX] = notes[INDEX] = str(index)
         made["metadata"]["generateName"] = f"{meta.name(job)}-{index}-"
         spec = {**spec, "hostname": f"{meta.name(job)}-{index}"}
-        field_ref = {"name": "JOB_COMPLETION_INDEX", "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX}']"}}}
+        field_ref = {
+            "name": "JOB_COMPLETION_INDEX",
+            "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX}']"}},
+        }
         for kind in ("initContainers", "containers"):
             if spec.get(kind):
                 spec = {**spec, kind: [{**c, "env": [*(c.get("env") or []), field_ref]} for c in spec[kind]]}
@@ -246,7 +253,9 @@ def _uids(count: Tally, phase: str) -> set[str]:
     return {meta.uid(p) for p in count.uncounted if not phase or pods.phase(p) == phase}
 
 
-def _stated(conditions: list[meta.Object], kind: str, value: str, reason: str, message: str, stamp: str) -> list[meta.Object]:
+def _stated(
+    conditions: list[meta.Object], kind: str, value: str, reason: str, message: str, stamp: str
+) -> list[meta.Object]:
     fresh = {
         "type": kind, "status": value, "reason": reason, "message": message,
         "lastProbeTime": stamp, "lastTransitionTime": stamp,
@@ -299,7 +308,10 @@ class JobController(Controller):
             return await self._expire(job) if not meta.is_deleting(job) else None
         count, now = tally(job, owned), clock.wall_time()
         decision = plan(job, count, now)
-        error = await self.control.delete(job, decision.delete) if decision.delete else None
+        error = None
+        if decision.delete:
+            await self._release(decision.delete)  # what we end ourselves counts neither way
+            error = await self.control.delete(job, decision.delete)
         if decision.create:
             error = await self.control.create(job, [manifest(job, i) for i in decision.create]) or error
             owned = self.pods.by_index("owner", meta.uid(job))
@@ -317,7 +329,7 @@ class JobController(Controller):
                 self._tell_end(job, *ended)
         if error is not None:
             raise error
-        return 0.0 if decision.over and decision.delete else decision.again
+        return 0.0 if decision.over is not None and decision.delete else decision.again
 
     def _tell_end(self, job: meta.Object, kind: str, reason: str, message: str) -> None:
         if kind == "Complete":
@@ -334,20 +346,17 @@ class JobController(Controller):
                 guard = {"uid": meta.uid(pod), "resourceVersion": pod["metadata"]["resourceVersion"]}
                 wanted.append(actions.Patch(PODS, pod, {"metadata": {**guard, "finalizers": left or None}}))
         error = await actions.all_at_once(self.writer, wanted, lambda a, o: None, lambda a, e: None)
-        if error is not None and getattr(error, "code", 0) != 404:
+        if error is not None and not (isinstance(error, StatusError) and error.code == 404):
             raise error
 
     async def _expire(self, job: meta.Object) -> float | None:
         ttl, end = job["spec"].get("ttlSecondsAfterFinished"), finished(job)
         if ttl is None or end is None:
             return None
-        left = clock.parse_rfc3339(end["lastTransitionTime"]) + ttl - clock.wall_time()
+        left: float = clock.parse_rfc3339(end["lastTransitionTime"]) + ttl - clock.wall_time()
         if left > 0:
             return left
-        await self.writer.delete(JOBS, job, propagation_policy="Foreground", resource_version=job["metadata"]["resourceVersion"])
+        await self.writer.delete(
+            JOBS, job, propagation_policy="Foreground", resource_version=job["metadata"]["resourceVersion"]
+        )
         return None
-
-
-def selector(job: meta.Object) -> selectors.LabelSelector:
-    """The pods' selector; the server makes it from the Job's UID unless it is given."""
-    return selectors.from_selector(job["spec"].get("selector"))

@@ -50,9 +50,7 @@ def _fits(expression: meta.Object, values: dict[str, str]) -> bool:
     return left > right if operator == "Gt" else left < right
 
 
-def untolerated(
-    tolerations: Iterable[meta.Object], node: meta.Object, effects: Iterable[str]
-) -> meta.Object | None:
+def untolerated(tolerations: Iterable[meta.Object], node: meta.Object, effects: Iterable[str]) -> meta.Object | None:
     """The first taint of `node` with one of `effects` that no toleration covers."""
     tolerations = list(tolerations)
     for taint in node["spec"].get("taints") or ():

@@ -1,8 +1,8 @@
 """StatefulSet: pods with lasting names, in order, each with its own volume claims.
 
-`plan()` is one step of the rules of pkg/controller/statefulset: pods are made from the lowest ordinal up, each after its
-predecessor works; removed from the highest down; updated from the highest down to the partition, one at a time. With
-`podManagementPolicy: Parallel` making and removing do not wait. Which version a new pod has follows from the current
+`plan()` is one step of the rules of pkg/controller/statefulset: pods are made from the lowest ordinal up, each after
+its predecessor works; removed from the highest down; updated from the highest down to the partition, one at a time.
+With `podManagementPolicy: Parallel` making and removing do not wait. Which version a new pod has follows from the current
 and the update revision. Claims are made before their pod and are never deleted with it.
 """
 
