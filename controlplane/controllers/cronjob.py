@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from controlplane import clock
 from controlplane.api.status import StatusError
 from controlplane.client.resources import CRONJOBS, JOBS
-from controlplane.controllers import job as jobs
 from controlplane.controllers import meta
 from controlplane.controllers.controllerref import controller_of, new_ref
+from controlplane.controllers.job_status import finished
 from controlplane.controllers.reconcile import Context, Controller
 from controlplane.controllers.schedule import Schedule
 
@@ -39,12 +39,12 @@ class Plan:
 def plan(cron: meta.Object, owned: Sequence[meta.Object], schedule: Schedule, now: float) -> Plan:
     """`owned`: the Jobs of this CronJob."""
     spec, result = cron["spec"], Plan()
-    active = [j for j in owned if jobs.finished(j) is None]
+    active = [j for j in owned if finished(j) is None]
     for kind, limit in (
         ("Complete", spec.get("successfulJobsHistoryLimit", 3)),
         ("Failed", spec.get("failedJobsHistoryLimit", 1)),
     ):
-        ended = [j for j in owned if (end := jobs.finished(j)) is not None and end["type"] == kind]
+        ended = [j for j in owned if (end := finished(j)) is not None and end["type"] == kind]
         ended.sort(key=lambda j: meta.status(j).get("startTime") or "")
         result.remove += ended[: max(len(ended) - limit, 0)]
     if spec.get("suspend") or meta.is_deleting(cron):
@@ -174,7 +174,7 @@ class CronJobController(Controller):
         ended = [t for j in owned if (t := meta.status(j).get("completionTime"))]
         if ended:
             fresh["lastSuccessfulTime"] = max([*ended, fresh.get("lastSuccessfulTime") or ""])
-        active = [meta.reference("batch/v1", "Job", j) for j in owned if jobs.finished(j) is None]
+        active = [meta.reference("batch/v1", "Job", j) for j in owned if finished(j) is None]
         if active:
             fresh["active"] = sorted(active, key=lambda ref: str(ref["name"]))
         if fresh != meta.status(cron):

@@ -2,8 +2,8 @@
 
 `plan()` is one step of the rules of pkg/controller/statefulset: pods are made from the lowest ordinal up, each after
 its predecessor works; removed from the highest down; updated from the highest down to the partition, one at a time.
-With `podManagementPolicy: Parallel` making and removing do not wait. Which version a new pod has follows from the current
-and the update revision. Claims are made before their pod and are never deleted with it.
+With `podManagementPolicy: Parallel` making and removing do not wait. Which version a new pod has follows from the
+current and the update revision. Claims are made before their pod and are never deleted with it.
 """
 
 from collections.abc import Sequence

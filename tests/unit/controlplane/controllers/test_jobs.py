@@ -6,7 +6,8 @@ import pytest
 
 from controlplane import clock
 from controlplane.client.resources import JOBS, PODS
-from controlplane.controllers import cronjob, job
+from controlplane.controllers import cronjob
+from controlplane.controllers import job_status as job
 from controlplane.controllers.schedule import Schedule
 
 Obj = dict[str, Any]
@@ -116,7 +117,7 @@ def test_schedules(text: str, zone: str, after: str, expected: str | None) -> No
 
 @pytest.mark.parametrize("text", ["* * * *", "61 * * * *", "* * * * foo", "*/0 * * * *", "5-1 * * * *"])
 def test_bad_schedules(text: str) -> None:
-    with pytest.raises(ValueError, match="schedule|fields|within"):
+    with pytest.raises(ValueError, match=r"schedule|fields"):
         Schedule(text)
 
 

@@ -22,6 +22,10 @@ def names(cluster: Any) -> list[str]:
     return sorted(p["metadata"]["name"] for p in cluster.pods())
 
 
+def found(cluster: Any) -> Obj:
+    return cluster.api.get("statefulsets", "db", "default", "apps")  # type: ignore[no-any-return]
+
+
 async def test_pods_come_and_go_in_order(cluster: Any, namespaced: Any) -> None:
     made = {**stateful(namespaced), "metadata": {"name": "db", "namespace": "default"}}
     await cluster.client.create(STATEFULSETS, made)
@@ -74,7 +78,7 @@ async def test_updates_run_from_the_top_to_the_partition(cluster: Any, namespace
             break
     assert images() == ["db:1", "db:2", "db:2"]
     assert ["db:1", "db:2", "db:1"] not in seen
-    status = cluster.api.get("statefulsets", "db", "default", "apps")["status"]
+    status = found(cluster)["status"]
     assert status["currentRevision"] != status["updateRevision"]
     await cluster.client.patch(
         STATEFULSETS, "db", {"spec": {"updateStrategy": {"rollingUpdate": {"partition": 0}}}}, "default"
@@ -83,7 +87,7 @@ async def test_updates_run_from_the_top_to_the_partition(cluster: Any, namespace
         await cluster.finish_deletions()
         cluster.run_pods()
         await cluster.settle(3)
-        status = cluster.api.get("statefulsets", "db", "default", "apps")["status"]
+        status = found(cluster)["status"]
         if status["currentRevision"] == status["updateRevision"]:
             break
     assert images() == ["db:2"] * 3
