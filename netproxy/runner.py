@@ -13,6 +13,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from netproxy.backend import BackendError
+
 log = logging.getLogger(__name__)
 
 
@@ -65,6 +67,9 @@ class BoundedFrequencyRunner:
     async def _try(self, work: Callable[[], Awaitable[None]]) -> bool:
         try:
             await work()
+        except BackendError as error:
+            log.warning("sync failed error=%r", str(error))
+            return False
         except Exception:
             log.exception("sync failed")
             return False

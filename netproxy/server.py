@@ -23,6 +23,7 @@ from netproxy import healthcheck
 from netproxy.backend import Backend
 from netproxy.model import HEADLESS_LABEL, PROXY_NAME_LABEL
 from netproxy.proxy import Proxy
+from pki.layout import Layout
 
 log = logging.getLogger(__name__)
 MODES = ("iptables",)
@@ -34,8 +35,8 @@ class Config:
 
     node_name: str = ""
     """Name of this node's Node object. Needed unless `cleanup`."""
-    kubeconfig: str = ""
-    """Path of a kubeconfig for system:kube-proxy. Needed unless `cleanup`."""
+    kubeconfig: str = str(Layout().kubeconfig("netproxy"))
+    """Path of a kubeconfig for system:kube-proxy."""
     node_ip: str = ""
     """This node's InternalIP; empty: taken from its Node object when that is needed."""
     mode: str = "iptables"
@@ -91,8 +92,8 @@ async def serve(config: Config, ready: Callable[[], None], *, thread: ThreadPool
             await backend.cleanup()
             log.info("cleaned up mode=%s", config.mode)
             return
-        if not config.node_name or not config.kubeconfig:
-            raise ConfigError("missing setting: --node-name and --kubeconfig")
+        if not config.node_name:
+            raise ConfigError("missing setting: --node-name")
         client = from_kubeconfig(config.kubeconfig, user_agent="wherry-netproxy")
         try:
             await follow(config, client, backend, ready, thread=thread)

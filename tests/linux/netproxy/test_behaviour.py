@@ -44,19 +44,19 @@ async def test_node_port_answers_on_every_node_and_on_localhost(cluster, objects
 
 async def test_localhost_of_a_node_stays_closed_to_its_neighbours(cluster, objects):
     """NodePorts on 127.0.0.1 need route_localnet; that must not let a neighbour address our loopback."""
-    one, two = cluster.nodes
+    one, neighbour = cluster.nodes[0], cluster.wire.corner
     await cluster.serve(objects.service(node_port=NODE_PORT), await cluster.pod(one, "a"))
     cluster.wire.listen(one.corner, 9999, "private", "127.0.0.1")
-    two.corner.run(
+    neighbour.run(
         "ip rule add pref 10 lookup local\nip rule del pref 0\n"
-        "ip route add 127.0.0.1/32 via 10.77.0.11 dev eth0 table 99\nip rule add to 127.0.0.1 table 99 pref 5"
+        "ip route add 127.0.0.1/32 via 10.77.0.11 dev br0 table 99\nip rule add to 127.0.0.1 table 99 pref 5"
     )
-    two.corner.sysctl("net.ipv4.conf.all.route_localnet", "1")
+    neighbour.sysctl("net.ipv4.conf.all.route_localnet", "1")
     with pytest.raises(TimeoutError):
-        two.corner.connect("127.0.0.1", 9999, timeout=0.5, source=(two.ip, 0))
+        neighbour.connect("127.0.0.1", 9999, timeout=0.5, source=("10.77.0.1", 0))
     if isinstance(one.backend, IptablesBackend):
         one.corner.run("iptables -F KUBE-FIREWALL")  # the neighbour does know the way
-        assert two.corner.connect("127.0.0.1", 9999, source=(two.ip, 0)).startswith("private")
+        assert neighbour.connect("127.0.0.1", 9999, source=("10.77.0.1", 0)).startswith("private")
 
 
 async def test_session_affinity_keeps_a_client_at_one_pod(cluster, objects):
