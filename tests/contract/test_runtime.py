@@ -1,6 +1,10 @@
 """What every `Runtime` promises, run over the fake here and over the real one when root and a kernel are there."""
 
 import asyncio
+import dataclasses
+import os
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from nodeagent.runtime import launch
 from nodeagent.runtime.fake import FakeRuntime
 from nodeagent.runtime.interface import (
     ContainerConfig,
@@ -21,6 +26,7 @@ from nodeagent.runtime.interface import (
     SandboxConfig,
     SandboxState,
 )
+from nodeagent.runtime.service import LinuxRuntime
 
 
 @dataclass
@@ -35,10 +41,36 @@ class Kit:
         return SandboxConfig(PodIdentity("default", uid, uid, attempt), uid, str(self.logs / uid), **rest)
 
 
-@pytest.fixture(params=["fake"])
+@pytest.fixture(params=["fake", pytest.param("linux", marks=pytest.mark.root)])
 async def runtime_kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Kit]:
     fake = FakeRuntime()
-    yield Kit(fake, fake.images.add("docker.io/library/busybox:latest").id, tmp_path / "logs")
+    image = fake.images.add("docker.io/library/busybox:latest")
+    if request.param == "fake":
+        yield Kit(fake, image.id, tmp_path / "logs")
+        return
+    fake.images.local[image.tags[0]] = dataclasses.replace(image, layers=(busybox_layer(tmp_path / "layer"),))
+    paths = (str(tmp_path / "root"), str(tmp_path / "state"), str(tmp_path / "zygote.sock"))
+    zygote = subprocess.Popen(launch.command(*paths), stderr=subprocess.DEVNULL)  # noqa: ASYNC220
+    runtime = LinuxRuntime(*paths, fake.images, fake.network)
+    try:
+        await runtime.start()
+        yield Kit(runtime, image.id, tmp_path / "logs")
+        for sandbox in await runtime.sandboxes():
+            await runtime.remove_sandbox(sandbox.id)
+    finally:
+        await runtime.close()
+        zygote.kill()
+        zygote.wait()
+
+
+def busybox_layer(directory: Path) -> str:
+    if not os.path.exists("/bin/busybox") or os.geteuid() != 0:
+        pytest.skip("needs root and /bin/busybox (Debian's busybox-static)")
+    (directory / "bin").mkdir(parents=True)
+    shutil.copy("/bin/busybox", directory / "bin/busybox")
+    for name in ("sh", "true", "false", "sleep", "echo", "cat"):
+        (directory / "bin" / name).symlink_to("busybox")
+    return str(directory)
 
 
 def container(kit: Kit, *command: str, name: str = "main", attempt: int = 0, **rest: Any) -> ContainerConfig:

@@ -1,0 +1,189 @@
+"""A container's file tree, as steps: overlay root, pivot_root, /dev, /sys, /proc, volumes, masked and read-only paths.
+
+The order is the defence. Sources are taken while the node's tree is in sight; then the root changes and the old one is
+detached; targets are resolved in the new root only. /proc comes last but for the masks: before it there is no magic
+link that an image's symbolic link could lead a mount through.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from nodeagent.linux import mounts
+from nodeagent.linux.mounts import AT_FDCWD, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
+from nodeagent.linux.program import Input, Program, Result
+from nodeagent.runtime.interface import Mount, RuntimeFailure
+
+MASKED_PATHS = (
+    "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+)  # fmt: skip
+READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+_LINKS = {
+    "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
+    "core": "/proc/kcore", "ptmx": "pts/ptmx",
+}  # fmt: skip
+_HARMLESS = MS_NOSUID | MS_NODEV | MS_NOEXEC
+_COVER = mounts.ATTR_RDONLY | mounts.ATTR_NOSUID | mounts.ATTR_NODEV | mounts.ATTR_NOEXEC
+_DETACHED_CLONE = 1 | 0o2000000 | mounts.AT_EMPTY_PATH
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """What decides a container's file tree. `layers`: topmost first. `shm`: a descriptor of a detached mount (Input),
+    or the path of one on the node. `cgroups`: hierarchies to show, name → (filesystem type, mount options)."""
+
+    layers: Sequence[str]
+    upper: str
+    work: str
+    mountpoint: str  # an empty directory on the node; the root is mounted on it in the container's namespace only
+    mounts: Sequence[Mount]
+    shm: Input | str
+    cgroups: Mapping[str, tuple[str, str]]
+    masked: Sequence[str]
+    readonly_paths: Sequence[str]
+    readonly: bool
+    privileged: bool
+
+
+def build(program: Program, tree: Tree) -> None:
+    """Append the steps that make `tree` the root of the process. Leaves it in `/`."""
+    volumes = [(m, _take(program, m)) for m in tree.mounts]
+    shm = _take_shm(program, tree.shm)
+    masked = [path for path in tree.masked if os.path.lexists(path) or not path.startswith(("/proc/", "/sys/"))]
+    program.add("mount", "", "/", None, mounts.MS_REC | mounts.MS_PRIVATE, None, about="/ private")
+    _overlay(program, tree)
+    program.add("chdir", tree.mountpoint, about=tree.mountpoint)
+    program.add("pivot_root", ".", ".", about=tree.mountpoint)
+    program.add("umount2", ".", mounts.MNT_DETACH, about="the node's root")
+    program.add("chdir", "/", about="/")
+    _dev(program, shm, tree.privileged)
+    _sys(program, tree)
+    for volume, source in volumes:
+        _place(program, volume, source)
+    program.add("mkdirat", AT_FDCWD, "/proc", 0o555, forgive=(errno.EEXIST,), about="/proc")
+    mounts.mount(program, "proc", "/proc", "proc", _HARMLESS)
+    for path in tree.readonly_paths:
+        mounts.cover(program, path, _COVER)
+    for path in masked:
+        _mask(program, path)
+    if tree.readonly:
+        mounts.set_attributes(program, AT_FDCWD, mounts.ATTR_RDONLY, path="/", about="/ read-only")
+
+
+def _overlay(program: Program, tree: Tree) -> None:
+    """`volatile`: nobody needs a container's writable layer after a crash, and without it unmounting syncs the whole
+    upper filesystem. Options of mount(2) must fit a page, hence paths relative to what they have in common."""
+    paths = [*tree.layers, tree.upper, tree.work]
+    if any(c in path for path in paths for c in ":,\\"):
+        raise RuntimeFailure(f"overlay: a path contains ':' or ',': {paths}", "CreateContainerError")
+    common = os.path.commonpath(paths)
+    layers, upper, work = tree.layers, tree.upper, tree.work
+    if len(",".join(paths)) > 3500:
+        layers = [os.path.relpath(path, common) for path in layers]
+        upper, work = os.path.relpath(upper, common), os.path.relpath(work, common)
+        program.add("chdir", common, about=common)
+    data = f"lowerdir={':'.join(layers)},upperdir={upper},workdir={work},volatile"
+    if len(data) > 4000:
+        raise RuntimeFailure(f"overlay: {len(layers)} layers do not fit mount(2)'s options", "CreateContainerError")
+    mounts.mount(program, "overlay", tree.mountpoint, "overlay", 0, data)
+
+
+def _take(program: Program, mount: Mount) -> Result:
+    return mounts.take(program, mount.host_path, readonly=mount.readonly, propagation=mount.propagation)
+
+
+def _take_shm(program: Program, shm: Input | str) -> Result:
+    if isinstance(shm, str):
+        return mounts.take(program, shm)
+    return program.add("open_tree", shm, "", _DETACHED_CLONE, about="/dev/shm")
+
+
+def _place(program: Program, mount: Mount, source: Result) -> None:
+    target = os.path.normpath("/" + mount.container_path.lstrip("/"))
+    if target == "/" or target == "/proc" or target.startswith("/proc/"):
+        raise RuntimeFailure(f"mount path {mount.container_path!r} is not allowed", "CreateContainerError")
+    try:
+        is_directory = stat.S_ISDIR(os.stat(mount.host_path).st_mode)
+    except OSError as error:
+        message = f"mount source {mount.host_path}: {error.strerror}"
+        raise RuntimeFailure(message, "CreateContainerError") from error
+    if is_directory:
+        mounts.make_directories(program, target)
+    else:
+        mounts.make_file(program, target)
+    mounts.put(program, source, target)
+
+
+def _dev(program: Program, shm: Result, privileged: bool) -> None:
+    program.add("mkdirat", AT_FDCWD, "/dev", 0o755, forgive=(errno.EEXIST,), about="/dev")
+    mounts.mount(program, "tmpfs", "/dev", "tmpfs", MS_NOSUID | mounts.MS_STRICTATIME, "mode=755,size=65536k")
+    program.add("umask", 0)
+    nodes = {name: (stat.S_IFCHR | 0o666, os.makedev(*numbers)) for name, numbers in _DEVICES.items()}
+    if privileged:
+        nodes = {**dict(node_devices("/dev")), **nodes}
+    made: set[str] = set()
+    for name, (mode, device) in nodes.items():
+        parent = name.rpartition("/")[0]
+        if parent and parent not in made:
+            made.add(parent)
+            mounts.make_directories(program, f"/dev/{parent}")
+        program.add("mknodat", AT_FDCWD, f"/dev/{name}", mode, device, about=f"/dev/{name}")
+    for name, target in _LINKS.items():
+        program.add("symlinkat", target, AT_FDCWD, f"/dev/{name}", about=f"/dev/{name}")
+    for name in ("pts", "shm", "mqueue"):
+        program.add("mkdirat", AT_FDCWD, f"/dev/{name}", 0o755, forgive=(errno.EEXIST,), about=f"/dev/{name}")
+    options = "newinstance,ptmxmode=0666,mode=0620,gid=5"
+    mounts.mount(program, "devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, options)
+    mounts.put(program, shm, "/dev/shm")
+    mounts.mount(program, "mqueue", "/dev/mqueue", "mqueue", _HARMLESS)
+    program.add("umask", 0o022)
+
+
+def node_devices(top: str, below: str = "") -> Iterable[tuple[str, tuple[int, int]]]:
+    """(name, (mode, number)) of the node's device nodes, for privileged containers."""
+    for entry in sorted(os.scandir(f"{top}/{below}"), key=lambda e: e.name):
+        name = f"{below}/{entry.name}" if below else entry.name
+        if name in ("pts", "shm", "mqueue", "fd", "console", "ptmx", ".lxc", ".udev"):
+            continue
+        try:
+            found = entry.stat(follow_symlinks=False)
+        except OSError:
+            continue
+        if stat.S_ISDIR(found.st_mode):
+            yield from node_devices(top, name)
+        elif stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
+            yield name, (found.st_mode, found.st_rdev)
+
+
+def _sys(program: Program, tree: Tree) -> None:
+    readonly = 0 if tree.privileged else MS_RDONLY
+    program.add("mkdirat", AT_FDCWD, "/sys", 0o555, forgive=(errno.EEXIST,), about="/sys")
+    mounts.mount(program, "sysfs", "/sys", "sysfs", _HARMLESS | readonly)
+    top = "/sys/fs/cgroup"
+    if set(tree.cgroups) == {""}:
+        mounts.mount(program, "cgroup", top, "cgroup2", _HARMLESS | readonly)
+    elif tree.cgroups:
+        mounts.mount(program, "tmpfs", top, "tmpfs", _HARMLESS, "mode=755,size=64k")
+        for name, (kind, options) in tree.cgroups.items():
+            program.add("mkdirat", AT_FDCWD, f"{top}/{name}", 0o755, about=f"{top}/{name}")
+            mounts.mount(program, "cgroup", f"{top}/{name}", kind, _HARMLESS | readonly, options)
+        if readonly:
+            mounts.set_attributes(program, AT_FDCWD, mounts.ATTR_RDONLY, path=top, about=f"{top} read-only")
+
+
+def _mask(program: Program, path: str) -> None:
+    """Hide `path`: a file behind /dev/null, a directory behind an empty tmpfs. What is not there needs no hiding."""
+    absent = (errno.ENOENT, errno.ENOTDIR)
+    if not os.path.isdir(path):
+        program.add("mount", "/dev/null", path, None, mounts.MS_BIND, None, forgive=absent, about=f"mask {path}")
+    if not os.path.isfile(path):
+        flags = _HARMLESS | MS_RDONLY
+        program.add("mount", "tmpfs", path, "tmpfs", flags, "size=0", forgive=absent, about=f"mask {path}")

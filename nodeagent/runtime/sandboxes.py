@@ -1,0 +1,179 @@
+"""Sandboxes: made by the zygote, kept by their shims, found again after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Callable
+
+from controlplane import clock
+from nodeagent.linux.cgroups import Cgroups
+from nodeagent.runtime import state
+from nodeagent.runtime.compile import Compiler
+from nodeagent.runtime.interface import PodNetwork, RuntimeFailure, SandboxConfig, SandboxState
+from nodeagent.runtime.link import Link, Message
+from nodeagent.runtime.state import Ready, Sandbox, SandboxFile
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 10.0
+_REASON = "CreatePodSandboxError"
+
+
+class Sandboxes:
+    """All sandboxes of the node, by id. `heard` gets what a shim says, `lost` is told when one is gone unasked."""
+
+    def __init__(
+        self, directory: str, socket_path: str, cgroups: Cgroups, network: PodNetwork, compiler: Compiler, *,
+        heard: Callable[[Sandbox, Message], None], lost: Callable[[Sandbox], None],
+    ) -> None:  # fmt: skip
+        self.all: dict[str, Sandbox] = {}
+        self._directory = directory
+        self._socket_path = socket_path
+        self._cgroups = cgroups
+        self._network = network
+        self._compiler = compiler
+        self._heard, self._lost = heard, lost
+        self._zygote: Link | None = None
+        self._making: set[tuple[str, int]] = set()
+
+    async def connect(self) -> None:
+        """Reach the zygote, which may be starting just now. Raises RuntimeFailure after CONNECT_TIMEOUT_S."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + CONNECT_TIMEOUT_S
+        while True:
+            try:
+                self._zygote = Link(self._socket_path)
+                return
+            except OSError as error:
+                if loop.time() > deadline:
+                    message = f"the runtime's zygote does not answer at {self._socket_path}: {error.strerror}"
+                    raise RuntimeFailure(message) from error
+            await asyncio.sleep(0.02)
+
+    def close(self) -> None:
+        for sandbox in self.all.values():
+            if sandbox.link:
+                sandbox.link.close()
+        if self._zygote:
+            self._zygote.close()
+
+    async def find_again(self) -> list[tuple[Sandbox, set[str]]]:
+        """Every sandbox on disk, with the ids of the containers that its shim says are running."""
+        os.makedirs(self._directory, mode=0o711, exist_ok=True)
+        found: list[tuple[Sandbox, set[str]]] = []
+        for name in sorted(os.listdir(self._directory)):
+            directory = f"{self._directory}/{name}"
+            if not os.path.isdir(directory):
+                continue
+            sandbox = state.load(directory)
+            if sandbox is None:
+                shutil.rmtree(directory, ignore_errors=True)
+                continue
+            alive: set[str] = set()
+            try:
+                alive = set((await self._watch(sandbox))["running"])
+            except (OSError, RuntimeFailure):
+                sandbox.link = None
+            self.all[sandbox.id] = sandbox
+            found.append((sandbox, alive))
+            log.info("found sandbox=%s state=%s running=%d", sandbox.id, sandbox.state, len(alive))
+        return found
+
+    async def run(self, config: SandboxConfig) -> Sandbox:
+        """A new, ready sandbox. Leaves nothing behind when it raises RuntimeFailure."""
+        identity = config.identity
+        key = (identity.uid, identity.attempt)
+        if key in self._making or any(
+            key == (s.file.config.identity.uid, s.file.config.identity.attempt) for s in self.all.values()
+        ):
+            raise RuntimeFailure(
+                f"run_sandbox: attempt {identity.attempt} of pod {identity.uid} exists already", _REASON
+            )
+        self._making.add(key)
+        sandbox_id = f"{clock.chance.getrandbits(256):064x}"
+        sandbox = Sandbox(SandboxFile(sandbox_id, clock.wall_time(), config), f"{self._directory}/{sandbox_id}")
+        try:
+            await self._make(sandbox)
+        except (OSError, ValueError, RuntimeFailure) as error:
+            with contextlib.suppress(Exception):
+                await self.stop(sandbox)
+            self.forget(sandbox)
+            with contextlib.suppress(OSError):
+                self._cgroups.remove(sandbox.cgroup)
+            if isinstance(error, RuntimeFailure):
+                raise
+            raise RuntimeFailure(f"run_sandbox {identity.namespace}/{identity.name}: {error}", _REASON) from error
+        finally:
+            self._making.discard(key)
+        return sandbox
+
+    async def _make(self, sandbox: Sandbox) -> None:
+        config = sandbox.file.config
+        os.makedirs(f"{sandbox.directory}/c", mode=0o700)
+        state.save(f"{sandbox.directory}/config.json", sandbox.file)
+        self._cgroups.create(sandbox.cgroup, self._compiler.limits(config.resources))
+        program, exports = self._compiler.sandbox(config)
+        request = {"op": "sandbox", "dir": sandbox.directory, "exports": exports}
+        fd = program.memfd()
+        try:
+            reply = await (await self._zygote_link()).request(request, [fd])
+        finally:
+            os.close(fd)
+        if "failed" in reply:
+            raise RuntimeFailure(f"run_sandbox: {program.error(reply['failed'])}", _REASON)
+        await self._watch(sandbox)
+        if config.share_process_namespace and not config.host_pid:
+            assert sandbox.link
+            await sandbox.link.request({"op": "pause"})
+        self.all[sandbox.id] = sandbox
+        if not config.host_network:
+            sandbox.ips = list(await self._network.attach(sandbox.id, sandbox.netns_path, config.port_mappings))
+        sandbox.state = SandboxState.READY
+        state.save(f"{sandbox.directory}/ready.json", Ready(sandbox.ips))
+
+    async def stop(self, sandbox: Sandbox) -> None:
+        """Kill what is in it, release its addresses. Idempotent."""
+        async with sandbox.stopping:
+            link, sandbox.link = sandbox.link, None
+            if link is not None:
+                with contextlib.suppress(RuntimeFailure):
+                    await link.request({"op": "stop"})
+                link.close()
+            for container in sandbox.containers.values():
+                if container.exit is None and container.started is not None:
+                    self._cgroups.kill(container.cgroup)
+            if sandbox.state is SandboxState.READY or not os.path.exists(f"{sandbox.directory}/stopped.json"):
+                if not sandbox.file.config.host_network:
+                    await self._network.detach(sandbox.id, sandbox.netns_path)
+                sandbox.state = SandboxState.NOTREADY
+                with contextlib.suppress(OSError):
+                    state.save(f"{sandbox.directory}/stopped.json", {})
+
+    def forget(self, sandbox: Sandbox) -> None:
+        """Remove its files. It must be stopped."""
+        self.all.pop(sandbox.id, None)
+        shutil.rmtree(sandbox.directory, ignore_errors=True)
+
+    async def _watch(self, sandbox: Sandbox) -> Message:
+        """Connect to the sandbox's shim and ask it to report. Raises OSError if it is gone."""
+
+        def lost() -> None:
+            if sandbox.link is link:
+                sandbox.link = None
+                sandbox.state = SandboxState.NOTREADY
+                self._lost(sandbox)
+
+        link = Link(f"{sandbox.directory}/shim.sock", lambda message: self._heard(sandbox, message), lost)
+        sandbox.link = link
+        sandbox.pid = link.peer_pid()
+        return await link.request({"op": "watch"})
+
+    async def _zygote_link(self) -> Link:
+        if self._zygote is None or not self._zygote.open:
+            await self.connect()
+        assert self._zygote
+        return self._zygote

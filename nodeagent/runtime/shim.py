@@ -1,0 +1,452 @@
+"""The shim: one small process a pod, which outlives the agent: parent of its containers, keeper of its namespaces.
+
+It was forked from the zygote, and is itself in the pod's network, IPC and UTS namespaces, so that its children are,
+too. It starts processes by executing programs that the agent has compiled (linux/executor.py), copies their output to
+log files, and writes how they ended to files, first of all; then it tells whoever is connected. It decides nothing.
+
+One thread, one epoll loop, a listening socket. Every connection may send requests; one that sent `exec` owns the
+process it started, which dies with the connection. If the shim dies, its containers get SIGKILL (PR_SET_PDEATHSIG).
+
+Lean: forked memory stays shared only while nobody touches it, so this imports what the zygote has and no more.
+"""
+
+import errno
+import os
+import select
+import signal
+import socket
+import time
+
+from nodeagent.linux.executor import Loaded
+from nodeagent.linux.syscalls import NUMBERS, KernelError, raw
+from nodeagent.runtime import wire
+from nodeagent.runtime.logs import Log, Stream, stamp
+
+CLONE_NEWPID = 0x20000000
+PR_SET_DUMPABLE = 4
+CHUNK = 65536
+STDIO = 4  # inputs 0 to 3 of a program: standard streams and the socket that wants the terminal
+
+
+class Process:
+    """A process that the shim has started: a container's first (`owner` None) or an exec's."""
+
+    def __init__(self, key: str, pid: int, pidfd: int, directory: str = "", owner: "Connection | None" = None) -> None:
+        self.key = key
+        self.pid = pid
+        self.pidfd = pidfd
+        self.directory = directory
+        self.owner = owner
+        self.oom_file = ""
+        self.kill_file = ""
+        self.log: Log | None = None
+        self.outputs: dict[int, Stream] = {}
+        self.stdin = -1
+        self.stdin_once = False
+        self.terminal = -1
+        self.viewers: list[Viewer] = []
+
+
+class Viewer:
+    """Someone attached to a container: the pipes (stdout, stderr) that get a copy of its output."""
+
+    def __init__(self, connection: "Connection", out: "list[int]") -> None:
+        self.connection = connection
+        self.out = out
+
+
+class Connection:
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.watching = False
+
+    def send(self, message: "dict[str, object]", fds: "list[int] | None" = None) -> None:
+        """Best effort: a peer that does not read loses messages, never blocks the pod (files hold the truth)."""
+        try:
+            wire.send(self.sock, message, fds)
+        except OSError:
+            pass
+
+
+class Shim:
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.processes: dict[str, Process] = {}
+        self.inputs: list[int] = []  # descriptors that belong to the pod, e.g. its /dev/shm
+        self.pause: Process | None = None
+        self._own_pidns = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self._epoll = select.epoll()
+        self._handlers: dict[int, tuple[object, ...]] = {}
+        self._running = True
+        self._listener = wire.listen(os.path.join(directory, "shim.sock"))
+        self._listener.setblocking(False)
+        self._on(self._listener.fileno(), self._accept)
+
+    # The loop.
+
+    def _on(self, fd: int, handler: object, *arguments: object, events: int = select.EPOLLIN) -> None:
+        self._handlers[fd] = (handler, *arguments)
+        self._epoll.register(fd, events)
+
+    def _off(self, fd: int) -> None:
+        if self._handlers.pop(fd, None):
+            self._epoll.unregister(fd)
+
+    def serve(self) -> None:
+        while self._running:
+            try:
+                ready = self._epoll.poll()
+            except InterruptedError:
+                continue
+            for fd, _ in ready:
+                entry = self._handlers.get(fd)
+                if entry is not None:
+                    entry[0](*entry[1:])  # type: ignore[operator]
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return
+        sock.setblocking(False)
+        self._on(sock.fileno(), self._request, Connection(sock))
+
+    def _request(self, connection: Connection) -> None:
+        try:
+            received = wire.receive(connection.sock)
+        except BlockingIOError:
+            return
+        except (OSError, ValueError):
+            received = None
+        if received is None:
+            self._hang_up(connection)
+            return
+        message, fds = received
+        try:
+            handler = getattr(self, "do_" + str(message.get("op")), None)
+            if handler is None:
+                raise ValueError(f"unknown request {message.get('op')!r}")
+            reply = handler(connection, message, fds)
+        except OSError as error:
+            reply = {"error": str(error), "errno": error.errno or errno.EIO}
+        except (LookupError, ValueError, TypeError) as error:
+            reply = {"error": f"{type(error).__name__}: {error}", "errno": errno.EINVAL}
+        finally:
+            for fd in fds:
+                if fd >= 0:
+                    os.close(fd)
+        if reply is not None:
+            passed = reply.pop("fds", None)
+            connection.send({"re": message.get("n"), **reply}, passed)
+
+    def _hang_up(self, connection: Connection) -> None:
+        self._off(connection.sock.fileno())
+        connection.sock.close()
+        for process in list(self.processes.values()):
+            if process.owner is connection:
+                self._signal(process, signal.SIGKILL)
+            for viewer in [v for v in process.viewers if v.connection is connection]:
+                self._detach(process, viewer)
+
+    # Requests.
+
+    def do_watch(self, connection: Connection, message: "dict[str, object]", fds: "list[int]") -> "dict[str, object]":
+        """Tell this connection of every container's end from now on."""
+        connection.watching = True
+        return {"running": [p.key for p in self.processes.values() if p.owner is None]}
+
+    def do_start(self, connection: Connection, message: "dict[str, object]", fds: "list[int]") -> "dict[str, object]":
+        """Start container `id` by the program in the first descriptor."""
+        key = str(message["id"])
+        if key in self.processes:
+            raise ValueError("already started")
+        log = Log(str(message["log"]))
+        mine: list[int] = []
+        theirs: list[int] = []
+        receiver = None
+        try:
+            if message["tty"]:
+                receiver, sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+                theirs = [self._null, self._null, self._null, sender.detach()]
+            else:
+                stdin, feed = os.pipe2(os.O_CLOEXEC) if message["stdin"] else (self._null, -1)
+                out, into = os.pipe2(os.O_CLOEXEC)
+                err, errinto = os.pipe2(os.O_CLOEXEC)
+                mine, theirs = [feed, out, err], [stdin, into, errinto, self._null]
+            process = self._spawn(key, message, fds[0], theirs, str(message["dir"]))
+            if isinstance(process, dict):
+                log.close()
+                return process
+            process.log = log
+            if receiver is not None:
+                process.terminal = _receive_descriptor(receiver)
+                mine = [os.dup(process.terminal) if message["stdin"] else -1, process.terminal]
+            process.stdin, process.stdin_once = mine[0], bool(message.get("stdin_once"))
+            for fd, name in zip(mine[1:], ("stdout", "stderr"), strict=False):
+                os.set_blocking(fd, False)
+                process.outputs[fd] = Stream(name)
+                self._on(fd, self._output, process, fd)
+            mine = []
+        finally:
+            for fd in {*mine, *theirs} - {-1, self._null}:
+                os.close(fd)
+            if receiver is not None:
+                receiver.close()
+        started: dict[str, object] = {"pid": process.pid, "at": _now()}
+        wire.write_file(process.directory + "/started.json", started)
+        return started
+
+    def do_exec(
+        self, connection: Connection, message: "dict[str, object]", fds: "list[int]"
+    ) -> "dict[str, object] | None":
+        """Start a process in container `id`: descriptors are the program and what inputs 0 to 3 shall be."""
+        container = self.processes[str(message["id"])]
+        process = self._spawn(f"exec-{id(connection)}", message, fds[0], fds[1:], "", connection, container.pidfd)
+        return process if isinstance(process, dict) else {"pid": process.pid}
+
+    def do_signal(self, connection: Connection, message: "dict[str, object]", fds: "list[int]") -> "dict[str, object]":
+        process = self.processes.get(str(message["id"]))
+        return {"sent": process is not None and self._signal(process, int(str(message["signal"])))}
+
+    def do_reopen(self, connection: Connection, message: "dict[str, object]", fds: "list[int]") -> "dict[str, object]":
+        log = self.processes[str(message["id"])].log
+        if log is not None:
+            log.reopen()
+        return {}
+
+    def do_attach(self, connection: Connection, message: "dict[str, object]", fds: "list[int]") -> "dict[str, object]":
+        """Copy the container's output to the two pipes given; hand over its standard input or terminal."""
+        process = self.processes[str(message["id"])]
+        for fd in fds:
+            os.set_blocking(fd, False)
+        process.viewers.append(Viewer(connection, fds[:]))
+        fds.clear()  # ours now
+        passed = [fd for fd in (process.stdin, process.terminal) if fd >= 0]
+        return {"stdin": process.stdin >= 0, "terminal": process.terminal >= 0, "fds": passed}
+
+    def do_eof(self, connection: Connection, message: "dict[str, object]", fds: "list[int]") -> "dict[str, object]":
+        """An attached client has closed its standard input; with stdin_once that is the container's end of file."""
+        process = self.processes[str(message["id"])]
+        if process.stdin_once and process.stdin >= 0:
+            os.close(process.stdin)
+            process.stdin = -1
+        return {}
+
+    def do_stop(self, connection: Connection, message: "dict[str, object]", fds: "list[int]") -> "dict[str, object]":
+        """Kill everything, write down how it ended, and end. The reply comes when all is dead."""
+        for process in list(self.processes.values()):
+            self._signal(process, signal.SIGKILL)
+        if self.pause is not None:
+            self._signal(self.pause, signal.SIGKILL)
+            os.waitid(os.P_PID, self.pause.pid, os.WEXITED)
+        for process in list(self.processes.values()):
+            self._ended(process)
+        self._running = False
+        os.unlink(self.directory + "/shim.sock")
+        return {}
+
+    def do_pause(self, connection: Connection, message: "dict[str, object]", fds: "list[int]") -> "dict[str, object]":
+        """Make the PID namespace that the pod's containers share; its first process only reaps."""
+        from nodeagent.runtime.pause import start
+
+        pid = start()
+        self.pause = Process("pause", pid, os.pidfd_open(pid))
+        return {"pid": pid}
+
+    # Processes.
+
+    def _spawn(
+        self, key: str, message: "dict[str, object]", program: int, inputs: "list[int]", directory: str,
+        owner: "Connection | None" = None, join: int = -1,
+    ) -> "Process | dict[str, object]":  # fmt: skip
+        """The new process, or the reply that says which step of its program failed."""
+        cgroup = -1
+        if self.pause is not None and join < 0:
+            join = self.pause.pidfd
+        if message.get("cgroup"):
+            cgroup = os.open(str(message["cgroup"]), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with Loaded(program) as loaded:
+                loaded.give([*inputs, *[-1] * (STDIO - len(inputs)), join, *self.inputs])
+                if join >= 0:  # only our children's PID namespace changes, and only for this one
+                    _setns(join, CLONE_NEWPID)
+                try:
+                    native = bool(message.get("native", True))
+                    pid, pidfd = loaded.spawn(int(str(message["flags"])), cgroup, native=native)
+                finally:
+                    if join >= 0:
+                        _setns(self._own_pidns, 0)
+                failure = loaded.failure()
+        finally:
+            if cgroup >= 0:
+                os.close(cgroup)
+        if failure is not None:
+            os.waitid(os.P_PID, pid, os.WEXITED)
+            os.close(pidfd)
+            return {"failed": list(failure)}
+        process = Process(key, pid, pidfd, directory, owner)
+        process.oom_file, process.kill_file = str(message.get("oom", "")), str(message.get("kill", ""))
+        self.processes[key] = process
+        self._on(pidfd, self._ended, process)
+        return process
+
+    def _signal(self, process: Process, number: int) -> bool:
+        try:
+            signal.pidfd_send_signal(process.pidfd, number)
+        except ProcessLookupError:
+            return False
+        if number == signal.SIGKILL and process.kill_file:
+            _write(process.kill_file, b"1")
+        return True
+
+    def _ended(self, process: Process) -> None:
+        info = os.waitid(os.P_PID, process.pid, os.WEXITED)
+        if info is None:
+            return
+        killed = info.si_code != os.CLD_EXITED
+        code = 128 + info.si_status if killed else info.si_status
+        self._off(process.pidfd)
+        os.close(process.pidfd)
+        del self.processes[process.key]
+        report: dict[str, object] = {"code": code, "signal": info.si_status if killed else 0, "at": _now()}
+        if process.owner is not None:
+            process.owner.send({"exit": code})
+            return
+        if process.kill_file:
+            _write(process.kill_file, b"1")  # what it left behind where it was not alone in its PID namespace
+        for fd in list(process.outputs):
+            self._output(process, fd, last=True)
+        if process.log is not None:
+            process.log.close()
+        if process.stdin >= 0:
+            os.close(process.stdin)
+        for viewer in list(process.viewers):
+            self._detach(process, viewer)
+        report["oom"] = _oom_kills(process.oom_file)
+        wire.write_file(process.directory + "/exit.json", report)
+        for entry in list(self._handlers.values()):
+            connection = entry[-1]
+            if isinstance(connection, Connection) and connection.watching:
+                connection.send({"ended": process.key, **report})
+
+    # Output.
+
+    def _output(self, process: Process, fd: int, last: bool = False) -> None:
+        """Copy what is there to the log and to viewers; with `last`, everything up to the end."""
+        stream, log = process.outputs[fd], process.log
+        while True:
+            try:
+                chunk = os.read(fd, CHUNK)
+            except BlockingIOError:
+                break
+            except OSError:  # EIO: the terminal's last user is gone
+                chunk = b""
+            if not chunk:
+                last = True
+                break
+            if log is not None:
+                log.write(stream.feed(chunk, stamp(time.clock_gettime_ns(time.CLOCK_REALTIME))))
+            for viewer in list(process.viewers):
+                self._show(process, viewer, 0 if stream.name == "stdout" else 1, chunk)
+            if not last and len(chunk) < CHUNK:
+                return
+        if last:
+            if log is not None:
+                log.write(stream.finish(stamp(time.clock_gettime_ns(time.CLOCK_REALTIME))))
+            del process.outputs[fd]
+            self._off(fd)
+            os.close(fd)
+            if fd == process.terminal:
+                process.terminal = -1
+
+    def _show(self, process: Process, viewer: Viewer, which: int, chunk: bytes) -> None:
+        """A viewer that does not keep up (a pipe full) is let go, rather than stall the container."""
+        try:
+            written = os.write(viewer.out[which], chunk)
+        except OSError:
+            written = 0
+        if written < len(chunk):
+            self._detach(process, viewer)
+
+    def _detach(self, process: Process, viewer: Viewer) -> None:
+        process.viewers.remove(viewer)
+        for fd in viewer.out:
+            os.close(fd)
+        if process.stdin_once and process.stdin >= 0:
+            os.close(process.stdin)
+            process.stdin = -1
+
+
+def main(message: "dict[str, object]", program: int, ready: socket.socket) -> None:
+    """Become the shim of the sandbox in directory `dir`: run its program in this process, then serve until stopped.
+    `exports` are the steps whose results containers will want as inputs. Answers on `ready` how that went."""
+    directory = str(message["dir"])
+    os.setsid()
+    ready.setblocking(True)
+    reply: dict[str, object] = {"re": message.get("n")}
+    try:
+        with Loaded(program) as loaded:
+            if not loaded.run():
+                wire.send(ready, {**reply, "failed": list(loaded.failure() or ())})
+                return
+            exports = [loaded.result(step) for step in message["exports"]]  # type: ignore[attr-defined]
+        os.close(program)
+        shim = Shim(directory)
+        shim.inputs = exports
+    except (OSError, ValueError) as error:
+        wire.send(ready, {**reply, "error": str(error), "errno": getattr(error, "errno", 0) or errno.EIO})
+        return
+    # Nobody but root may look into us, nor into a child before its execve (it borrows our memory).
+    raw(NUMBERS["prctl"], PR_SET_DUMPABLE, 0, 0, 0, 0)
+    wire.send(ready, {**reply, "pid": os.getpid()})
+    ready.close()
+    shim.serve()
+
+
+def _now() -> float:
+    # Not controlplane.clock: importing it costs more memory than a whole shim may have.
+    return time.clock_gettime(time.CLOCK_REALTIME)
+
+
+def _setns(fd: int, kind: int) -> None:
+    result = raw(NUMBERS["setns"], fd, kind)
+    if result < 0:
+        raise KernelError(-result, "setns")
+
+
+def _receive_descriptor(sock: socket.socket) -> int:
+    """The terminal that the container's first code made in its own /dev/pts and sent before execve."""
+    sock.setblocking(False)
+    _, fds, _, _ = socket.recv_fds(sock, 1, 1)
+    os.set_inheritable(fds[0], False)
+    return fds[0]
+
+
+def _write(path: str, data: bytes) -> None:
+    """Write to a cgroup file that may be gone."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        os.write(fd, data)
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
+
+
+def _oom_kills(path: str) -> int:
+    """How many processes the kernel has killed for want of memory, by memory.events (v2) or memory.oom_control."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        words = os.read(fd, 4096).split()
+        return int(words[words.index(b"oom_kill") + 1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    finally:
+        os.close(fd)
