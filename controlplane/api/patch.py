@@ -31,8 +31,11 @@ def json_patch(doc: Any, ops: Any) -> Any:
     """
     if not isinstance(ops, list):
         raise bad_request("error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch")
-    for op in ops:
-        doc = _json_operation(doc, op)
+    try:
+        for op in ops:
+            doc = _json_operation(doc, op)
+    except RecursionError:
+        raise bad_request("error decoding patch: nested too deeply") from None
     return doc
 
 
@@ -141,7 +144,17 @@ def _remove(doc: Any, path: list[str]) -> Any:
 
 
 def merge_patch(doc: Any, patch: Any) -> Any:
-    """`doc` with the fields of `patch` in place of its own; null deletes a field, lists are replaced whole."""
+    """`doc` with the fields of `patch` in place of its own; null deletes a field, lists are replaced whole.
+
+    Raises StatusError 400 for a patch that is nested too deeply.
+    """
+    try:
+        return _merge(doc, patch)
+    except RecursionError:
+        raise bad_request("error decoding patch: nested too deeply") from None
+
+
+def _merge(doc: Any, patch: Any) -> Any:
     if not isinstance(patch, dict):
         return patch
     result = dict(doc) if isinstance(doc, dict) else {}
@@ -149,7 +162,7 @@ def merge_patch(doc: Any, patch: Any) -> Any:
         if value is None:
             result.pop(key, None)
         else:
-            result[key] = merge_patch(result.get(key), value) if isinstance(value, dict) else value
+            result[key] = _merge(result.get(key), value) if isinstance(value, dict) else value
     return result
 
 
@@ -201,7 +214,10 @@ def strategic_merge(doc: Object, patch: Any, schema_name: str, definitions: Defi
     """`doc`, an object of the definition `schema_name`, after a strategic merge patch. Raises StatusError 400."""
     if not isinstance(patch, dict):
         raise bad_request("error decoding patch: a strategic merge patch must be an object")
-    return _Strategic(definitions).merge(doc, patch, schema_name)
+    try:
+        return _Strategic(definitions).merge(doc, patch, schema_name)
+    except RecursionError:
+        raise bad_request("error decoding patch: nested too deeply") from None
 
 
 class _Strategic:

@@ -68,11 +68,13 @@ def check_body(
             f"into Go value of type {version}.{kind}"
         )
     node = structure(schema, definitions)
-    if not duplicates and node.fits(obj):
-        return obj, []
     report = [f'duplicate field "{field}"' for field in duplicates]
     try:
+        if not duplicates and node.fits(obj):
+            return obj, []
         node.repair(obj, "", report)
+    except RecursionError:
+        raise bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: nested too deeply') from None
     except WrongType as wrong:
         raise bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {wrong}') from None
     if field_validation == "Strict" and report:

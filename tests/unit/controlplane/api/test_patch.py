@@ -1,5 +1,6 @@
 """JSON, merge and strategic merge patches."""
 
+import contextlib
 import copy
 from typing import Any
 
@@ -228,3 +229,16 @@ def test_merging_keyed_lists_loses_and_doubles_nothing(old: list[str], new: list
     found = [item["name"] for item in result["spec"]["containers"]]
     assert sorted(found) == sorted({*old, *new})
     assert [n for n in found if n in new] == new
+
+
+def test_nesting_has_an_end() -> None:
+    deep: Any = 1
+    for _ in range(5000):
+        deep = {"a": deep}
+    for act in (
+        lambda: patch.merge_patch({}, deep),
+        lambda: patch.strategic_merge({}, deep, POD, definitions.load()),
+        lambda: patch.json_patch({}, [{"op": "replace", "path": "", "value": 1}] * 2),
+    ):
+        with contextlib.suppress(StatusError):
+            act()

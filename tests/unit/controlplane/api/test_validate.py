@@ -144,3 +144,13 @@ def test_every_kind_has_a_structure(resource: resources.Resource) -> None:
     assert validate.decode_checked(resource, obj, "Strict") == (obj, [])
     with pytest.raises(StatusError, match="unknown field"):
         validate.decode_checked(resource, obj | {"frob": 1}, "Strict")
+
+
+def test_nesting_has_an_end() -> None:
+    props: dict[str, Any] = {}
+    for _ in range(3000):
+        props = {"not": props}
+    version = {"name": "v1", "schema": {"openAPIV3Schema": props}}
+    crd = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "spec": {"versions": [version]}}
+    with pytest.raises(StatusError, match="nested too deeply"):
+        check(crd)
