@@ -64,13 +64,12 @@ def counters(deployment: meta.Object, new: meta.Object | None, sets: Sequence[me
         "updatedReplicas": _count([new], "replicas") if new else 0,
         "readyReplicas": _count(sets, "readyReplicas"),
         "availableReplicas": ready,
+        "terminatingReplicas": _count(sets, "terminatingReplicas"),
         "unavailableReplicas": max(sum(meta.spec_replicas(rs) for rs in sets) - ready, 0),
     }
     status: meta.Object = {"observedGeneration": meta.generation(deployment)}
     status |= {k: v for k, v in numbers.items() if v}
     status |= {k: before[k] for k in ("collisionCount",) if before.get(k) is not None}
-    if any("terminatingReplicas" in meta.status(rs) for rs in sets):
-        status["terminatingReplicas"] = _count(sets, "terminatingReplicas")
     if ready >= meta.spec_replicas(deployment) - max_unavailable(deployment):
         note = Note("True", "MinimumReplicasAvailable", "Deployment has minimum availability.")
     else:

@@ -122,10 +122,10 @@ class NodeLifecycleController(Controller):
 
     async def _taint(self, node: meta.Object) -> bool:
         """Bring our taints up to date. Returns whether a NoExecute taint was postponed."""
-        weather = health.weather(self.nodes.items(), self.config.unhealthy_zone_threshold)[health.zone_of(node)]
-        ready = health.readiness(node) == "True"
-        evict = not ready and not weather.everything_lost
-        evict = evict and (health.is_evicting(node) or self._may_evict(node, weather))
+        ready, evict = health.readiness(node) == "True", False
+        if not ready:  # the weather costs a look at every node
+            weather = health.weather(self.nodes.items(), self.config.unhealthy_zone_threshold)[health.zone_of(node)]
+            evict = not weather.everything_lost and (health.is_evicting(node) or self._may_evict(node, weather))
         taints = health.wanted_taints(node, evict=evict, now=clock.wall_time())
         if taints != (node["spec"].get("taints") or []):
             guard = {"resourceVersion": node["metadata"]["resourceVersion"]}

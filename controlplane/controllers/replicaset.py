@@ -52,9 +52,9 @@ def status(rs: meta.Object, owned: Sequence[meta.Object], error: Exception | Non
     available = sum(pods.is_available(p, wait, now) for p in active)
     result: meta.Object = {"replicas": len(active), "observedGeneration": meta.generation(rs)}
     numbers = {"fullyLabeledReplicas": labelled, "readyReplicas": ready, "availableReplicas": available}
-    result |= {k: v for k, v in numbers.items() if v}
     if rs["kind"] == "ReplicaSet":
-        result["terminatingReplicas"] = sum(pods.is_terminating(p) for p in owned)
+        numbers["terminatingReplicas"] = sum(pods.is_terminating(p) for p in owned)
+    result |= {k: v for k, v in numbers.items() if v}
     conditions = [c for c in meta.status(rs).get("conditions") or () if c["type"] != "ReplicaFailure"]
     if error is not None:
         current = meta.condition(meta.status(rs), "ReplicaFailure")

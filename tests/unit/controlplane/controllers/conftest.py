@@ -27,6 +27,12 @@ SERVED = {
 class DiscoveringAPI(FakeAPI):
     """FakeAPI with the discovery documents that the garbage collector and the namespace controller read."""
 
+    lag_seconds = 0.0
+    """By how much watches run behind."""
+
+    async def stream(self, target: str, **rest: Any) -> Any:
+        return Lagging(await super().stream(target, **rest), self)
+
     async def request(self, method: str, target: str, body: bytes = b"", **rest: Any) -> Answer:
         found = self._discovery(target)
         if found is None:
@@ -51,6 +57,22 @@ class DiscoveringAPI(FakeAPI):
                 for k in SERVED[group]
             ],
         }
+
+
+class Lagging:
+    """A watch whose events come late."""
+
+    def __init__(self, stream: Any, api: DiscoveringAPI) -> None:
+        self._stream, self._api = stream, api
+        self.status, self.headers = stream.status, stream.headers
+
+    async def read(self) -> bytes:
+        data: bytes = await self._stream.read()
+        await asyncio.sleep(self._api.lag_seconds)
+        return data
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 class Cluster:

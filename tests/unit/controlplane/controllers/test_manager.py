@@ -66,6 +66,38 @@ async def test_a_deleted_pod_is_replaced_and_only_once(cluster: Any, deployment:
     assert len(cluster.pods()) == 3
 
 
+async def test_a_late_cache_makes_nothing_twice(cluster: Any, deployment: Any) -> None:
+    """Status writes make the controllers look again and again while their own pods have not come back yet."""
+    cluster.api.lag_seconds = 0.05
+    await cluster.client.create(DEPLOYMENTS, bare(deployment(replicas=10)))
+    await cluster.until(lambda: len(cluster.pods()) == 10)
+    await roll(cluster)
+    await cluster.client.patch(DEPLOYMENTS, "web", {"spec": {"replicas": 4}}, "default")
+    await cluster.until(lambda: len(cluster.pods()) <= 4)
+    await roll(cluster)
+    template = deployment(image="web:2")["spec"]["template"]
+    await cluster.client.patch(DEPLOYMENTS, "web", {"spec": {"template": template}}, "default")
+    await roll(cluster)
+    made = [target for method, target in cluster.api.requests if method == "POST" and target.endswith("/pods")]
+    assert len(made) == 14
+    sets = [target for method, target in cluster.api.requests if method == "POST" and target.endswith("/replicasets")]
+    assert len(sets) == 2
+    assert len(cluster.pods()) == 4
+
+
+async def test_controllers_outlive_the_server(cluster: Any, deployment: Any) -> None:
+    await cluster.client.create(DEPLOYMENTS, bare(deployment(replicas=2)))
+    await roll(cluster)
+    cluster.api.offline = True
+    cluster.api.break_watches()
+    victim = cluster.pods()[0]
+    cluster.api.put({**victim, "status": {**victim["status"], "phase": "Failed"}})
+    await cluster.settle()
+    cluster.api.offline = False
+    cluster.api.expire()
+    await cluster.until(lambda: len([p for p in cluster.pods() if p["status"]["phase"] != "Failed"]) == 2, seconds=15)
+
+
 async def test_scaling_down_takes_the_pod_that_is_not_ready(cluster: Any, deployment: Any) -> None:
     await cluster.client.create(DEPLOYMENTS, bare(deployment(replicas=3)))
     await roll(cluster)
