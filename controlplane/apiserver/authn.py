@@ -1,0 +1,90 @@
+"""Authentication: who a request is from. Certificate first, then bearer token, else anonymous.
+
+A client certificate was verified by TLS already. A service-account token is verified by signature and audience, and
+then against the cluster: its ServiceAccount, and the pod it is bound to, must still exist with the same uid.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from controlplane import clock
+from controlplane.api import status
+from controlplane.apiserver.http import Handler, Request, Response, User
+from controlplane.store.cache import WatchCache
+from pki.tokens import InvalidToken, Signer
+
+_REMEMBERED = 4096
+
+
+class Authenticator:
+    """`signer` verifies the tokens that it (or an older key) signed."""
+
+    def __init__(self, cache: WatchCache, signer: Signer) -> None:
+        self._cache = cache
+        self.signer = signer
+        self._verified: OrderedDict[tuple[str, tuple[str, ...]], dict[str, Any]] = OrderedDict()
+
+    async def filter(self, request: Request, rest: Handler) -> Response:
+        """Set `request.user`. Raises StatusError 401 for credentials that are not good."""
+        if request.peer is None:
+            header = request.headers.get("Authorization", "")
+            if header:
+                kind, _, token = header.partition(" ")
+                if kind.lower() != "bearer" or not token.strip():
+                    raise status.unauthorized()
+                user = self.token(token.strip(), (self.signer.issuer,))
+                if user is None:
+                    raise status.unauthorized()
+                request.user = user
+            elif token := _websocket_token(request):
+                user = self.token(token, (self.signer.issuer,))
+                if user is None:
+                    raise status.unauthorized()
+                request.user = user
+        return await rest(request)
+
+    def token(self, token: str, audiences: Sequence[str]) -> User | None:
+        """The user that `token` stands for, None if it is not good (any more)."""
+        now = clock.wall_time()
+        key = (token, tuple(audiences))
+        claims = self._verified.get(key)
+        if claims is None:
+            try:
+                claims = self.signer.verify(token, audiences, now)
+            except InvalidToken:
+                return None
+            self._verified[key] = claims
+            if len(self._verified) > _REMEMBERED:
+                self._verified.popitem(last=False)
+        if not claims.get("nbf", 0) - 60 <= now < claims["exp"]:
+            return None
+        private = claims.get("kubernetes.io", {})
+        namespace, account = private.get("namespace", ""), private.get("serviceaccount", {})
+        if not self._exists("serviceaccounts", namespace, account):
+            return None
+        pod = private.get("pod")
+        if pod and not self._exists("pods", namespace, pod):
+            return None
+        extra: dict[str, tuple[str, ...]] = {"authentication.kubernetes.io/credential-id": (f"JTI={claims.get('jti')}",)}
+        if pod:
+            extra["authentication.kubernetes.io/pod-name"] = (pod["name"],)
+            extra["authentication.kubernetes.io/pod-uid"] = (pod["uid"],)
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
+        return User(claims["sub"], groups, account.get("uid", ""), extra)
+
+    def _exists(self, plural: str, namespace: str, reference: dict[str, str]) -> bool:
+        cached = self._cache.get(f"core/{plural}/{namespace}/{reference.get('name')}")
+        return cached is not None and cached.object["metadata"]["uid"] == reference.get("uid")
+
+
+def _websocket_token(request: Request) -> str:
+    """A browser cannot set headers on a WebSocket: the token comes as a subprotocol (as Kubernetes has it)."""
+    for protocol in request.headers.get("Sec-WebSocket-Protocol", "").split(","):
+        name = protocol.strip()
+        if name.startswith("base64url.bearer.authorization.k8s.io."):
+            import base64
+
+            text = name.rpartition(".")[2]
+            return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode(errors="replace")
+    return ""

@@ -1,0 +1,38 @@
+"""Settings of the API server."""
+
+from dataclasses import dataclass
+
+from pki.layout import DEFAULT as PATHS
+
+
+@dataclass
+class Config:
+    """The API server: HTTPS, authentication, authorisation, admission, the registry, the store."""
+
+    advertise_address: str
+    """The address that other machines and pods reach this server at."""
+    bind_address: str = "0.0.0.0"
+    """The address to listen at."""
+    secure_port: int = 6443
+    """The port to listen at; 0 lets the kernel choose."""
+    store: str = f"sqlite://{PATHS.store}"
+    """`sqlite://<absolute path>`, or `memory:` for tests (nothing survives)."""
+    tls_cert_file: str = str(PATHS.cert("apiserver"))
+    tls_private_key_file: str = str(PATHS.key("apiserver"))
+    client_ca_file: str = str(PATHS.ca_cert)
+    """Who may show client certificates: those that this CA signed."""
+    service_account_signing_key_file: str = str(PATHS.service_account_key)
+    service_account_issuer: str = "https://kubernetes.default.svc.cluster.local"
+    service_cluster_ip_range: str = "10.96.0.0/16"
+    service_node_port_range: str = "30000-32767"
+    kubelet_client_certificate: str = str(PATHS.cert("apiserver-kubelet-client"))
+    kubelet_client_key: str = str(PATHS.key("apiserver-kubelet-client"))
+    kubelet_certificate_authority: str = str(PATHS.ca_cert)
+    kubernetes_version: str = ""
+    """The served version, e.g. 1.37; empty: the newest definitions installed."""
+    max_request_body_bytes: int = 3 << 20
+    max_requests_in_flight: int = 1200
+    """More than this many requests (watches not counted) are answered with 429."""
+    history_seconds: int = 86_400
+    """How long the past stays readable: older revisions are compacted."""
+    log_level: str = "info"

@@ -1,0 +1,250 @@
+"""From a verb on a resource to the registry: one small method a verb, one line a special subresource."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from controlplane.api import status
+from controlplane.api.resources import Resource, ResourceTable, Subresource
+from controlplane.api.validate import check_body
+from controlplane.apiserver import patches, reviews
+from controlplane.apiserver.authz.authorizer import Authorizer
+from controlplane.apiserver.authn import Authenticator
+from controlplane.apiserver.http import Request, Response
+from controlplane.apiserver.node_proxy import NodeProxy
+from controlplane.apiserver.registry import listing, pods, scale, views
+from controlplane.apiserver.registry.codec import decode_body, to_json
+from controlplane.apiserver.registry.generic import Attributes, DeleteOptions, Registry, is_dry_run
+from controlplane.apiserver.requestinfo import RequestInfo
+
+Object = dict[str, Any]
+_CONNECT = ("log", "exec", "attach", "portforward", "proxy")
+
+
+class Handlers:
+    def __init__(
+        self, registry: Registry, table: ResourceTable, authn: Authenticator, authz: Authorizer, nodes: NodeProxy
+    ) -> None:
+        self.registry = registry
+        self.table = table
+        self._authn = authn
+        self._authz = authz
+        self._nodes = nodes
+        self._verbs: dict[str, Callable[[Request, RequestInfo, Resource], Awaitable[Response]]] = {
+            "get": self._get, "list": self._list, "watch": self._watch, "create": self._create,
+            "update": self._update, "patch": self._patch, "delete": self._delete,
+            "deletecollection": self._delete_collection,
+        }  # fmt: skip
+
+    async def resource(self, request: Request) -> Response:
+        """Raises StatusError 404 for a resource that there is not, 405 for a verb that it has not."""
+        info: RequestInfo = request.info
+        resource = self.table.find(info.group, info.version, info.resource)
+        if resource is None or (info.namespace and not resource.namespaced and info.resource != "namespaces"):
+            raise status.not_found()
+        if info.subresource:
+            sub = resource.subresources.get(info.subresource)
+            if sub is None:
+                raise status.not_found()
+            return await self._subresource(request, info, resource, sub)
+        action = self._verbs.get(info.verb)
+        if action is None or info.verb not in resource.verbs:
+            raise status.method_not_allowed(resource.group_resource, info.verb)
+        if resource.namespaced and not info.namespace and info.verb not in ("list", "watch"):
+            if info.verb == "create" and resource.kind not in reviews.KINDS:
+                raise status.method_not_allowed(resource.group_resource, info.verb)
+            if info.verb not in ("create",):
+                raise status.not_found()
+        return await action(request, info, resource)
+
+    # --- objects --------------------------------------------------------------------------------------------------
+
+    async def _get(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
+        if resource.kind == "ComponentStatus":
+            raise status.not_found(resource.group_resource, info.name)
+        view = views.of(request, resource, listing=False)
+        return Response(body=view.data(self.registry.find(resource, info.namespace, info.name)))
+
+    async def _list(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
+        return await listing.list_objects(self.registry, request, resource, info.namespace)
+
+    async def _watch(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
+        return await listing.watch_objects(self.registry, request, resource, info.namespace)
+
+    async def _create(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
+        if resource.kind in reviews.KINDS:
+            obj = self.registry.decode(request, resource)
+            answer = reviews.answer(resource.kind, obj, request.user, info, self._authn, self._authz)
+            return Response(201, to_json(answer))
+        if resource.kind == "Binding":
+            binding = self.registry.decode(request, resource)
+            name = binding["metadata"].get("name", "")
+            answer = await pods.bind(self.registry, self._pods(), info.namespace, name, binding, request.user)
+            return Response(201, to_json(answer))
+        view = views.of(request, resource, listing=False)
+        obj = self.registry.decode(request, resource)
+        data, made = await self.registry.create(
+            resource, obj, info.namespace, request.user, dry_run=is_dry_run(request)
+        )
+        return Response(201, data if view.plain else to_json(view.one(made)))
+
+    async def _update(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
+        return await self._put(request, info, resource, "")
+
+    async def _put(self, request: Request, info: RequestInfo, resource: Resource, subresource: str) -> Response:
+        obj = self.registry.decode(request, resource)
+        view = views.of(request, resource, listing=False)
+        dry_run = is_dry_run(request)
+        strategy = self.registry.strategy(resource)
+        key = self.registry.key(resource, info.namespace, info.name)
+        if strategy.allow_create_on_update and not subresource and self.registry.cache.get(key) is None:
+            obj["metadata"].setdefault("name", info.name)
+            data, _ = await self.registry.create(resource, obj, info.namespace, request.user, dry_run=dry_run)
+            return Response(201, data)
+
+        async def replace(_: Object) -> Object:
+            return obj
+
+        cached = await self.registry.update(
+            resource, info.namespace, info.name, request.user, replace, subresource=subresource, dry_run=dry_run
+        )
+        return Response(body=view.data(cached))
+
+    async def _patch(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
+        return await self._patched(request, info, resource, "")
+
+    async def _patched(self, request: Request, info: RequestInfo, resource: Resource, subresource: str) -> Response:
+        kind, content = patches.parse(request)
+        view = views.of(request, resource, listing=False)
+        dry_run = is_dry_run(request)
+        mode = request.query.get("fieldValidation", "Warn") if request.query_string else "Warn"
+        definitions = self.registry.definitions
+        key = self.registry.key(resource, info.namespace, info.name)
+        if kind == "apply":
+            if not request.query.get("fieldManager"):
+                raise status.bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch")
+            content.get("metadata", {}).pop("managedFields", None)
+            if self.registry.cache.get(key) is None and not subresource:
+                from controlplane.api.validate import decode_checked
+
+                obj, warnings = decode_checked(resource, content, mode, definitions=definitions)
+                request.warnings += warnings
+                obj["kind"], obj["apiVersion"] = resource.kind, resource.api_version
+                obj.setdefault("metadata", {}).setdefault("name", info.name)
+                data, _ = await self.registry.create(resource, obj, info.namespace, request.user, dry_run=dry_run)
+                return Response(201, data)
+        warned: list[str] = []
+
+        async def change(old: Object) -> Object:
+            result = patches.apply(kind, content, old, resource, resource.schema, definitions)
+            checked, warned[:] = check_body(
+                resource.schema, resource.kind, resource.version, result, mode, definitions=definitions
+            )
+            return checked
+
+        cached = await self.registry.update(
+            resource, info.namespace, info.name, request.user, change, subresource=subresource, dry_run=dry_run
+        )
+        request.warnings += warned
+        return Response(body=view.data(cached))
+
+    async def _delete(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
+        options = self.registry.delete_options(request)
+        obj, gone = await self.registry.delete(resource, info.namespace, info.name, request.user, options)
+        if gone and resource.kind != "Pod":
+            details: Object = {"name": info.name, "kind": resource.plural, "uid": obj["metadata"]["uid"]}
+            if resource.group:
+                details["group"] = resource.group
+            answer = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+            return Response(body=to_json(answer))
+        return Response(body=to_json({**obj, "apiVersion": resource.api_version}))
+
+    async def _delete_collection(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
+        options = self.registry.delete_options(request)
+        chosen = listing.selection(request, resource)
+        items, revision = self.registry.cache.list(self.registry.prefix(resource, info.namespace))
+        deleted = []
+        for cached in [item for item in items if chosen.matches(item)]:
+            meta = cached.object["metadata"]
+            each = DeleteOptions(options.grace_period, meta["uid"], "", options.propagation, options.dry_run)
+            try:
+                obj, _ = await self.registry.delete(
+                    resource, meta.get("namespace", ""), meta["name"], request.user, each
+                )
+            except status.StatusError as error:
+                if error.code not in (404, 409):
+                    raise
+                continue
+            deleted.append(obj)
+        metadata = {"resourceVersion": str(revision)}
+        return Response(body=to_json({
+            "kind": resource.list_kind, "apiVersion": resource.api_version, "metadata": metadata, "items": deleted,
+        }))  # fmt: skip
+
+    # --- subresources ---------------------------------------------------------------------------------------------
+
+    async def _subresource(
+        self, request: Request, info: RequestInfo, resource: Resource, sub: Subresource
+    ) -> Response:
+        if sub.name in _CONNECT:
+            await self.registry.admit(Attributes(
+                "CONNECT", resource, sub.name, info.namespace, info.name, request.user, None, None, False
+            ))  # fmt: skip
+            return await self._nodes.connect(request, info)
+        if info.verb not in sub.verbs:
+            raise status.method_not_allowed(resource.group_resource, info.verb)
+        if sub.name == "scale":
+            return await self._scale(request, info, resource, sub)
+        if info.verb == "get":
+            return await self._get(request, info, resource)
+        if info.verb == "create":
+            body = self._body(request, sub)
+            registry, user = self.registry, request.user
+            if sub.name == "binding":
+                answer = await pods.bind(registry, resource, info.namespace, info.name, body, user)
+            elif sub.name == "eviction":
+                answer = await pods.evict(registry, resource, info.namespace, info.name, body, user)
+            elif sub.name == "token":
+                await registry.admit(Attributes(
+                    "CREATE", resource, "token", info.namespace, info.name, user, body, None, False
+                ))  # fmt: skip
+                answer = pods.issue_token(registry, self._authn.signer, info.namespace, info.name, body)
+            else:
+                raise status.not_found()
+            return Response(201, to_json(answer))
+        if info.verb == "update":
+            return await self._put(request, info, resource, sub.name)
+        return await self._patched(request, info, resource, sub.name)
+
+    def _body(self, request: Request, sub: Subresource) -> Object:
+        """The body of a subresource with a kind of its own. Raises StatusError 400."""
+        decoded, _ = decode_body(request)
+        body, warnings = check_body(sub.schema, sub.kind, sub.version, decoded, "Warn", definitions=self.registry.definitions)
+        request.warnings += warnings
+        body.setdefault("metadata", {})
+        return body
+
+    async def _scale(self, request: Request, info: RequestInfo, resource: Resource, sub: Subresource) -> Response:
+        registry = self.registry
+        if info.verb == "get":
+            return Response(body=to_json(scale.read(registry.find(resource, info.namespace, info.name).object)))
+        if info.verb == "update":
+            wanted = self._body(request, sub)
+
+            async def change(old: Object) -> Object:
+                return scale.write(old, wanted)
+        else:
+            kind, content = patches.parse(request)
+
+            async def change(old: Object) -> Object:
+                current = scale.read(old)
+                return scale.write(old, patches.apply(kind, content, current, resource, sub.schema, registry.definitions))
+
+        cached = await registry.update(
+            resource, info.namespace, info.name, request.user, change, subresource="scale", dry_run=is_dry_run(request)
+        )
+        return Response(body=to_json(scale.read(cached.object)))
+
+    def _pods(self) -> Resource:
+        found = self.table.find("", "v1", "pods")
+        assert found is not None
+        return found

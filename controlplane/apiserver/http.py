@@ -1,0 +1,210 @@
+"""The seam between HTTP and the API: one request type, one response type, and the aiohttp adapter behind them.
+
+Everything above this file knows only `Request` and `Response`, so what speaks HTTP can be changed here, and the
+in-process transport of the client library can call the same handler without a socket.
+"""
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+from urllib.parse import parse_qs
+
+from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from controlplane.api import status
+
+log = logging.getLogger(__name__)
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who asks: the outcome of authentication. `extra` as in TokenReview."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    uid: str = ""
+    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+class Request:
+    """One request. `user` and `info` are filled in by the pipeline before handlers see it."""
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query_string: str = "",
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        *,
+        peer: User | None = None,
+        transport_request: Any = None,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.query_string = query_string
+        self.headers: Mapping[str, str] = headers if headers is not None else CIMultiDictProxy(CIMultiDict())
+        self.body = body
+        self.peer = peer  # from a verified client certificate
+        self.transport_request = transport_request  # aiohttp's own, for upgrades only
+        self.user: User = peer or User("system:anonymous", ("system:unauthenticated",))
+        self.info: Any = None
+        self.warnings: list[str] = []
+
+    @cached_property
+    def query(self) -> dict[str, str]:
+        """Parameters, the first value of each."""
+        return {key: values[0] for key, values in self.query_lists.items()}
+
+    @cached_property
+    def query_lists(self) -> dict[str, list[str]]:
+        return parse_qs(self.query_string, keep_blank_values=True) if self.query_string else {}
+
+    def flag(self, name: str) -> bool:
+        """A boolean parameter, as Kubernetes reads it: present and not "false" or "0"."""
+        value = self.query.get(name)
+        return value is not None and value.lower() not in ("false", "0")
+
+
+class Response:
+    """A status, headers, and one of: `body`, a `stream` of chunks, or `takeover` (the handler owns the connection)."""
+
+    __slots__ = ("body", "content_type", "headers", "status", "stream", "takeover")
+
+    def __init__(
+        self,
+        status: int = 200,
+        body: bytes = b"",
+        *,
+        content_type: str = JSON,
+        headers: Mapping[str, str] | None = None,
+        stream: AsyncIterator[bytes] | None = None,
+        takeover: Callable[[Any], Awaitable[web.StreamResponse]] | None = None,
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.content_type = content_type
+        self.headers = headers
+        self.stream = stream
+        self.takeover = takeover
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def peer_user(transport: asyncio.BaseTransport | None) -> User | None:
+    """CN and O of the verified client certificate, if one was shown."""
+    certificate = transport.get_extra_info("peercert") if transport else None
+    if not certificate:
+        return None
+    name, groups = "", []
+    for attributes in certificate.get("subject", ()):
+        for key, value in attributes:
+            if key == "commonName":
+                name = value
+            elif key == "organizationName":
+                groups.append(value)
+    return User(name, (*groups, "system:authenticated")) if name else None
+
+
+class HttpServer:
+    """Serves `handler` over TLS on aiohttp."""
+
+    def __init__(self, handler: Handler, *, max_body_bytes: int) -> None:
+        self._handler = handler
+        self._limit = max_body_bytes
+        self._runner: web.ServerRunner | None = None
+        self._peers: dict[int, User | None] = {}
+
+    async def start(self, host: str, port: int, context: ssl.SSLContext) -> int:
+        """Listen; returns the port (chosen by the kernel for 0). Raises OSError if it is taken."""
+        server = web.Server(self._serve, access_log=None, keepalive_timeout=3600, handler_cancellation=True)
+        self._runner = web.ServerRunner(server, shutdown_timeout=1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port, ssl_context=context, backlog=1024, reuse_address=True)
+        await site.start()
+        return int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        if self._runner:
+            await self._runner.cleanup()
+
+    async def _serve(self, raw: web.BaseRequest) -> web.StreamResponse:
+        try:
+            body = await self._body(raw)
+        except status.StatusError as error:
+            # The rest of the body is not read: the connection cannot be used again.
+            answer = _whole(error_response(error))
+            answer.force_close()
+            return answer
+        url = raw.rel_url
+        request = Request(
+            raw.method, url.path, url.raw_query_string, raw.headers, body,
+            peer=peer_user(raw.transport), transport_request=raw,
+        )  # fmt: skip
+        response = await self._handler(request)
+        if response.takeover is not None:
+            return await response.takeover(raw)
+        if response.stream is not None:
+            return await _streamed(raw, response)
+        return _whole(response)
+
+    async def _body(self, raw: web.BaseRequest) -> bytes:
+        if not raw.can_read_body:
+            return b""
+        if (raw.content_length or 0) > self._limit:
+            raise status.too_large(f"limit is {self._limit}")
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in raw.content.iter_any():
+            size += len(chunk)
+            if size > self._limit:
+                raise status.too_large(f"limit is {self._limit}")
+            chunks.append(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _whole(response: Response) -> web.Response:
+    headers = {"Content-Type": response.content_type, **(response.headers or {})}
+    return web.Response(status=response.status, body=response.body, headers=headers)
+
+
+async def _streamed(raw: web.BaseRequest, response: Response) -> web.StreamResponse:
+    answer = web.StreamResponse(status=response.status, headers={"Content-Type": response.content_type, **(response.headers or {})})
+    answer.enable_chunked_encoding()
+    stream = response.stream
+    assert stream is not None
+    with contextlib.suppress(ConnectionError):  # the client is gone: nobody to tell
+        try:
+            await answer.prepare(raw)
+            async for chunk in stream:
+                await answer.write(chunk)
+            await answer.write_eof()
+        finally:
+            await stream.aclose()  # type: ignore[attr-defined]
+    return answer
+
+
+def error_response(error: status.StatusError) -> Response:
+    import msgspec
+
+    return Response(error.code, msgspec.json.encode(error.to_dict()), headers=dict(error.headers))
+
+
+def tls_context(cert_file: str, key_file: str, client_ca_file: str) -> ssl.SSLContext:
+    """TLS 1.2 or newer; a client may show a certificate, and one that it shows must be ours."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(cert_file, key_file)
+    context.load_verify_locations(client_ca_file)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.set_alpn_protocols(["http/1.1"])
+    return context

@@ -1,0 +1,62 @@
+"""The way of a request: the filters in their order, as one readable list.
+
+A filter takes the request and the rest of the way; it may answer itself. Errors travel as StatusError and become a
+`Status` in exactly one place, here; anything else that escapes is our fault, is logged with its trace, and becomes 500.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+from controlplane.api import status
+from controlplane.apiserver import requestinfo
+from controlplane.apiserver.http import Handler, Request, Response, error_response
+from controlplane.store.interface import StoreClosed, StoreFull
+
+log = logging.getLogger(__name__)
+
+Filter = Callable[[Request, Handler], Awaitable[Response]]
+
+
+def chain(filters: Sequence[Filter], last: Handler) -> Handler:
+    """One handler: the filters around `last`, the first outermost."""
+    handler = last
+    for each in reversed(filters):
+        handler = partial(_call, each, handler)
+    return handler
+
+
+def _call(each: Filter, rest: Handler, request: Request) -> Awaitable[Response]:
+    return each(request, rest)
+
+
+async def with_errors(request: Request, rest: Handler) -> Response:
+    """Whatever goes wrong becomes a Status; whatever a handler wants to warn of becomes a Warning header."""
+    try:
+        response = await rest(request)
+    except status.StatusError as error:
+        response = error_response(error)
+    except StoreFull:
+        response = error_response(status.StatusError(507, "InsufficientStorage", "the store's disk is full"))
+    except StoreClosed:
+        response = error_response(status.service_unavailable("the server is shutting down", retry_after=1))
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        log.exception("request failed method=%s path=%s", request.method, request.path)
+        response = error_response(status.internal(f"an error on the server prevented {request.method} {request.path}"))
+    if request.warnings:
+        from multidict import CIMultiDict
+
+        headers = CIMultiDict(response.headers or {})
+        for text in request.warnings:
+            quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+            headers.add("Warning", f'299 - "{quoted}"')
+        response.headers = headers
+    return response
+
+
+async def with_request_info(request: Request, rest: Handler) -> Response:
+    request.info = requestinfo.parse(request)
+    return await rest(request)

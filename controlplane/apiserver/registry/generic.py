@@ -1,0 +1,386 @@
+"""One registry for every kind: create, update, patch, delete of objects in the store.
+
+Each write is: decode → structure → defaults → admission → strategy → validation → encode → store. Reads come from the
+watch cache and are bytes. An update is a loop around compare-and-set: when somebody else was faster and the client
+named no resourceVersion, it starts again from the newer object.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from controlplane import clock
+from controlplane.api import defaults, names, status, validation
+from controlplane.api.definitions import Definitions
+from controlplane.api.resources import Resource
+from controlplane.api.validate import check_body, decode_checked
+from controlplane.apiserver.http import Request, User
+from controlplane.apiserver.registry import strategy as strategies
+from controlplane.apiserver.registry.codec import decode_body, encode
+from controlplane.store.cache import Cached, WatchCache
+from controlplane.store.interface import Conflict, KeyExists, KeyMissing, splice
+
+Object = dict[str, Any]
+Update = Callable[[Object], Awaitable[Object]]
+"""From the current object (shared: do not change it) to the wanted one."""
+
+_RETRIES = 20
+_GENERATED_NAME_LIMIT = 63 - 5
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What an admission plugin sees of a write. `new` is None for a delete, `old` for a create."""
+
+    operation: str  # CREATE, UPDATE, DELETE
+    resource: Resource
+    subresource: str
+    namespace: str
+    name: str
+    user: User
+    new: Object | None
+    old: Object | None
+    dry_run: bool
+
+
+Admit = Callable[[Attributes], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteOptions:
+    grace_period: int | None = None
+    uid: str = ""
+    resource_version: str = ""
+    propagation: str = ""
+    dry_run: bool = False
+
+
+class Registry:
+    """All resources. `admit` is the chain of admission plugins; it may change `new` of a create or update."""
+
+    def __init__(self, cache: WatchCache, definitions: Definitions, admit: Admit) -> None:
+        self.cache = cache
+        self.definitions = definitions
+        self.admit = admit
+        self._strategies: dict[Resource, strategies.Strategy] = {}
+
+    # --- small things ---------------------------------------------------------------------------------------------
+
+    def strategy(self, resource: Resource) -> strategies.Strategy:
+        found = self._strategies.get(resource)
+        if found is None:
+            found = self._strategies[resource] = strategies.of(resource)
+        return found
+
+    def set_strategy(self, resource: Resource, strategy: strategies.Strategy) -> None:
+        self._strategies[resource] = strategy
+
+    @staticmethod
+    def prefix(resource: Resource, namespace: str = "") -> str:
+        group = resource.storage_group or "core"
+        return f"{group}/{resource.plural}/{namespace}/" if namespace else f"{group}/{resource.plural}/"
+
+    def key(self, resource: Resource, namespace: str, name: str) -> str:
+        return self.prefix(resource, namespace if resource.namespaced else "") + name
+
+    def find(self, resource: Resource, namespace: str, name: str) -> Cached:
+        """Raises StatusError 404."""
+        cached = self.cache.get(self.key(resource, namespace, name))
+        if cached is None:
+            raise status.not_found(resource.group_resource, name)
+        return cached
+
+    # --- create ---------------------------------------------------------------------------------------------------
+
+    def decode(self, request: Request, resource: Resource) -> Object:
+        """The body as an object of `resource` that fits its schema; warnings go to the request."""
+        body, duplicates = decode_body(request)
+        if isinstance(body, dict):
+            _check_kind(body, resource)
+        validation_mode = request.query.get("fieldValidation", "Warn") if request.query_string else "Warn"
+        obj, warnings = decode_checked(
+            resource, body, validation_mode, definitions=self.definitions, duplicates=duplicates
+        )
+        request.warnings += warnings
+        obj["kind"], obj["apiVersion"] = resource.kind, resource.api_version
+        if not isinstance(obj.setdefault("metadata", {}), dict):
+            obj["metadata"] = {}
+        return obj
+
+    async def create(
+        self, resource: Resource, obj: Object, namespace: str, user: User, *, dry_run: bool = False
+    ) -> tuple[bytes, Object]:
+        """Store a new object. Returns its bytes and the object. Raises StatusError 400, 403, 409, 422."""
+        meta = _new_metadata(obj, resource, namespace)
+        generated = not meta.get("name") and bool(meta.get("generateName"))
+        kind_strategy = self.strategy(resource)
+        if resource.kind not in strategies.WITHOUT_GENERATION:
+            meta["generation"] = 1
+        for attempt in range(8):
+            if generated:
+                meta["name"] = meta["generateName"][:_GENERATED_NAME_LIMIT] + clock.name_suffix()
+            defaults.apply(resource, obj)
+            await self.admit(
+                Attributes("CREATE", resource, "", namespace, meta.get("name", ""), user, obj, None, dry_run)
+            )
+            await kind_strategy.prepare_create(obj)
+            try:
+                if causes := validation.create(resource, obj):
+                    raise status.invalid(resource.group, resource.kind, meta.get("name", ""), causes)
+                stored = {**obj, "apiVersion": resource.storage_version}
+                key = self.key(resource, namespace, meta["name"])
+                if dry_run:
+                    if self.cache.get(key) is not None:
+                        raise status.already_exists(resource.group_resource, meta["name"])
+                    return encode(obj), obj
+                cached = await self.cache.create(key, encode(stored))
+            except KeyExists:
+                await kind_strategy.refused(obj)
+                if not generated:
+                    raise status.already_exists(resource.group_resource, meta["name"]) from None
+                if attempt == 7:
+                    raise status.generate_name_conflict(resource.group_resource, meta["name"]) from None
+                continue
+            except BaseException:
+                await kind_strategy.refused(obj)
+                raise
+            await kind_strategy.created(obj)
+            return cached.data, obj
+        raise AssertionError("unreachable")
+
+    # --- update ---------------------------------------------------------------------------------------------------
+
+    async def update(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        user: User,
+        change: Update,
+        *,
+        subresource: str = "",
+        dry_run: bool = False,
+    ) -> Cached:
+        """Replace an object by what `change` makes of it. Raises StatusError 404, 409, 422 and what `change` raises."""
+        key = self.key(resource, namespace, name)
+        for _ in range(_RETRIES):
+            current = self.cache.get(key)
+            if current is None:
+                raise status.not_found(resource.group_resource, name)
+            old = current.object
+            if resource.api_version != resource.storage_version:
+                old = {**old, "apiVersion": resource.api_version}
+            new = await change(old)
+            new = {**new, "metadata": dict(new["metadata"])}  # it may share structure with `old`, which is everybody's
+            await self._prepare(resource, new, old, name, namespace, user, subresource, dry_run)
+            stored = {**new, "apiVersion": resource.storage_version}
+            value = encode(stored)
+            if self.strategy(resource).finished(new):
+                if not dry_run:
+                    try:
+                        await self._remove(resource, current, old)
+                    except (Conflict, KeyMissing):
+                        continue
+                return current
+            if dry_run or splice(value, current.revision) == current.data:
+                return Cached(key, splice(value, current.revision), current.revision, current.create_revision)
+            try:
+                return await self.cache.update(key, value, current.revision)
+            except Conflict:
+                continue
+            except KeyMissing:
+                raise status.not_found(resource.group_resource, name) from None
+        raise status.conflict(resource.group_resource, name)
+
+    async def _prepare(
+        self, resource: Resource, new: Object, old: Object, name: str, namespace: str, user: User,
+        subresource: str, dry_run: bool,
+    ) -> None:  # fmt: skip
+        meta, before = new["metadata"], old["metadata"]
+        wanted = meta.get("resourceVersion")
+        if wanted and wanted != before["resourceVersion"]:
+            raise status.conflict(resource.group_resource, name)
+        if meta.get("uid") and meta["uid"] != before["uid"]:
+            message = f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {before['uid']}"
+            raise status.conflict(resource.group_resource, name, message)
+        if meta.get("name", name) != name:
+            raise status.bad_request(
+                f"the name of the object ({meta['name']}) does not match the name on the URL ({name})"
+            )
+        for key in ("name", "namespace", "uid", "creationTimestamp", "generateName", "deletionTimestamp",
+                    "deletionGracePeriodSeconds", "generation", "selfLink"):  # fmt: skip
+            if key in before:
+                meta[key] = before[key]
+            else:
+                meta.pop(key, None)
+        kind_strategy = self.strategy(resource)
+        if subresource == "status":
+            kind_strategy.prepare_status_update(new, old)
+        elif subresource == "":
+            defaults.apply(resource, new)
+            await kind_strategy.prepare_update(new, old)
+        await self.admit(Attributes("UPDATE", resource, subresource, namespace, name, user, new, old, dry_run))
+        if "generation" in before and subresource not in ("status", "binding") and kind_strategy.generation_changed(new, old):
+            meta["generation"] = before["generation"] + 1
+        if "deletionTimestamp" in before and set(meta.get("finalizers", ())) - set(before.get("finalizers", ())):
+            raise status.invalid(resource.group, resource.kind, name, [
+                status.forbidden_field("metadata.finalizers", "no new finalizers can be added if the object is being deleted")
+            ])  # fmt: skip
+        if subresource == "" and (causes := validation.update(resource, new, old)):
+            raise status.invalid(resource.group, resource.kind, name, causes)
+
+    # --- delete ---------------------------------------------------------------------------------------------------
+
+    async def delete(
+        self, resource: Resource, namespace: str, name: str, user: User, options: DeleteOptions
+    ) -> tuple[Object, bool]:
+        """Delete, or mark for deletion. Returns the object as it was last and whether it is gone."""
+        key = self.key(resource, namespace, name)
+        for _ in range(_RETRIES):
+            current = self.find(resource, namespace, name)
+            old = current.object
+            _check_preconditions(resource, old, options)
+            await self.admit(
+                Attributes("DELETE", resource, "", namespace, name, user, None, old, options.dry_run)
+            )
+            new = self._marked(resource, old, options)
+            try:
+                if new is None:
+                    if not options.dry_run:
+                        await self._remove(resource, current, old)
+                    return old, True
+                if options.dry_run or new is old:
+                    return new, False
+                cached = await self.cache.update(key, encode(new), current.revision)
+            except (Conflict, KeyMissing):
+                continue
+            return cached.object, False
+        raise status.conflict(resource.group_resource, name)
+
+    async def _remove(self, resource: Resource, current: Cached, old: Object) -> None:
+        await self.cache.delete(current.key, current.revision)
+        await self.strategy(resource).deleted(old)
+
+    def _marked(self, resource: Resource, old: Object, options: DeleteOptions) -> Object | None:
+        """`old` with what a delete leaves on it; `old` itself if nothing changes; None if it can go at once."""
+        meta = old["metadata"]
+        finalizers = [f for f in meta.get("finalizers", ()) if f not in ("foregroundDeletion", "orphan")]
+        if options.propagation == "Foreground":
+            finalizers.append("foregroundDeletion")
+        elif options.propagation == "Orphan":
+            finalizers.append("orphan")
+        elif not options.propagation:
+            finalizers = list(meta.get("finalizers", ()))
+        grace = self.strategy(resource).grace_period(old, options.grace_period)
+        if resource.kind == "Namespace" and not resource.group and old.get("spec", {}).get("finalizers"):
+            if "deletionTimestamp" in meta:
+                return old
+            return {
+                **old,
+                "metadata": {**meta, "deletionTimestamp": clock.rfc3339()},
+                "status": {**old.get("status", {}), "phase": "Terminating"},
+            }
+        if not finalizers and not grace:
+            return None
+        changed = dict(meta)
+        if finalizers:
+            changed["finalizers"] = finalizers
+        else:
+            changed.pop("finalizers", None)
+        if "deletionTimestamp" not in meta:
+            changed["deletionTimestamp"] = clock.rfc3339(clock.wall_time() + grace)
+            changed["deletionGracePeriodSeconds"] = grace
+            if "generation" in meta:
+                changed["generation"] = meta["generation"] + 1
+        elif grace < meta.get("deletionGracePeriodSeconds", 0):  # it may be shortened, never prolonged
+            changed["deletionTimestamp"] = clock.rfc3339(clock.wall_time() + grace)
+            changed["deletionGracePeriodSeconds"] = grace
+        if changed == meta:
+            return old
+        return {**old, "metadata": changed}
+
+    def delete_options(self, request: Request) -> DeleteOptions:
+        """From the body and, where it says nothing, the query."""
+        body: Object = {}
+        if request.body:
+            decoded, _ = decode_body(request)
+            name = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"
+            if isinstance(decoded, dict):
+                decoded.pop("kind", None)
+                decoded.pop("apiVersion", None)
+            body, _ = check_body(name, "DeleteOptions", "v1", decoded, "Ignore", definitions=self.definitions)
+        query = request.query
+        grace = body.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))
+        try:
+            seconds = None if grace is None else int(grace)
+        except ValueError:
+            raise status.bad_request(f"invalid gracePeriodSeconds: {grace!r}") from None
+        propagation = body.get("propagationPolicy") or query.get("propagationPolicy", "")
+        orphan = body.get("orphanDependents")
+        if orphan is not None and not propagation:
+            propagation = "Orphan" if orphan else "Background"
+        if propagation not in ("", "Foreground", "Background", "Orphan"):
+            raise status.bad_request(f"invalid propagationPolicy: {propagation!r}")
+        preconditions = body.get("preconditions", {})
+        return DeleteOptions(
+            seconds,
+            preconditions.get("uid", ""),
+            preconditions.get("resourceVersion", ""),
+            propagation,
+            is_dry_run(request, body),
+        )
+
+
+def is_dry_run(request: Request, body: Object | None = None) -> bool:
+    """Raises StatusError 400 for a directive other than All."""
+    asked = (body or {}).get("dryRun") or (request.query_lists.get("dryRun", []) if request.query_string else [])
+    if any(value != "All" for value in asked):
+        raise status.bad_request(f"Invalid value for dryRun: {asked}")
+    return bool(asked)
+
+
+def _check_kind(body: Object, resource: Resource) -> None:
+    kind, version = body.get("kind", resource.kind), body.get("apiVersion", resource.api_version)
+    if (kind, version) != (resource.kind, resource.api_version):
+        raise status.bad_request(
+            f"{kind} in version \"{version}\" cannot be handled as a {resource.kind}: the object provided is not of "
+            f"the expected kind {resource.kind} in version \"{resource.api_version}\""
+        )
+
+
+def _new_metadata(obj: Object, resource: Resource, namespace: str) -> Object:
+    meta: Object = obj["metadata"]
+    if meta.get("resourceVersion") not in (None, "", "0"):
+        raise status.bad_request("resourceVersion should not be set on objects to be created")
+    if resource.namespaced:
+        if meta.setdefault("namespace", namespace) != namespace:
+            if meta["namespace"]:
+                raise status.bad_request(
+                    "the namespace of the provided object does not match the namespace sent on the request"
+                )
+            meta["namespace"] = namespace
+    else:
+        meta.pop("namespace", None)
+    for key in ("resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields",
+                "generation"):  # fmt: skip
+        meta.pop(key, None)
+    if not meta.get("name"):
+        meta.pop("name", None)
+        if not meta.get("generateName") and not names.name_errors(resource.kind, "x"):
+            raise status.invalid(resource.group, resource.kind, "", [
+                status.required("metadata.name", "name or generateName is required")
+            ])  # fmt: skip
+    meta["uid"] = clock.new_uid()
+    meta["creationTimestamp"] = clock.rfc3339()
+    return meta
+
+
+def _check_preconditions(resource: Resource, obj: Object, options: DeleteOptions) -> None:
+    meta = obj["metadata"]
+    for what, wanted, is_ in (("UID", options.uid, meta["uid"]),
+                              ("ResourceVersion", options.resource_version, meta["resourceVersion"])):  # fmt: skip
+        if wanted and wanted != is_:
+            raise status.conflict(
+                resource.group_resource, meta["name"],
+                f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {is_}",
+            )  # fmt: skip

@@ -1,0 +1,153 @@
+"""What differs between kinds when an object is created, updated or deleted; the defaults suit most kinds.
+
+A strategy prepares (fills in what the server decides, drops what a client may not say) before validation, and may
+release things afterwards. Objects given to `prepare_*` are this request's own and may be changed in place.
+"""
+
+from typing import Any
+
+from controlplane.api.resources import Resource
+
+Object = dict[str, Any]
+
+
+class Strategy:
+    """The generic rules: generation counts changes of spec; status is only written through /status."""
+
+    allow_create_on_update = False
+    graceful = False
+
+    def __init__(self, resource: Resource) -> None:
+        self.resource = resource
+        self.has_status = "status" in resource.subresources
+
+    async def prepare_create(self, obj: Object) -> None:
+        """Called before defaulting has been validated; raise StatusError to refuse."""
+        if self.has_status:
+            obj.pop("status", None)
+
+    async def prepare_update(self, new: Object, old: Object) -> None:
+        if self.has_status:
+            _take(new, old, "status")
+
+    def prepare_status_update(self, new: Object, old: Object) -> None:
+        """A write to /status changes status, and of the metadata what belongs to everybody."""
+        for key in [k for k in new if k not in ("status", "metadata", "kind", "apiVersion")]:
+            _take(new, old, key)
+        for key in old:
+            if key not in new and key != "status":
+                new[key] = old[key]
+
+    def generation_changed(self, new: Object, old: Object) -> bool:
+        """Whether the desired state differs: everything but metadata and status counts."""
+        keys = (new.keys() | old.keys()) - {"metadata", "status", "kind", "apiVersion"}
+        return any(new.get(key) != old.get(key) for key in keys)
+
+    def grace_period(self, obj: Object, asked: int | None) -> int:
+        """Seconds that a delete leaves the object to its node; 0 deletes at once."""
+        return 0
+
+    def finished(self, obj: Object) -> bool:
+        """Whether nothing holds an object that was marked for deletion any more."""
+        meta = obj["metadata"]
+        return (
+            "deletionTimestamp" in meta and not meta.get("finalizers") and not meta.get("deletionGracePeriodSeconds")
+        )
+
+    async def created(self, obj: Object) -> None:
+        """After the object is durable."""
+
+    async def refused(self, obj: Object) -> None:
+        """After `prepare_create`, when the object was not created after all: give back what was taken."""
+
+    async def deleted(self, obj: Object) -> None:
+        """After the object is gone."""
+
+
+def _take(new: Object, old: Object, key: str) -> None:
+    if key in old:
+        new[key] = old[key]
+    else:
+        new.pop(key, None)
+
+
+class PodStrategy(Strategy):
+    graceful = True
+
+    async def prepare_create(self, obj: Object) -> None:
+        obj["status"] = {"phase": "Pending", "qosClass": qos_class(obj["spec"])}
+
+    def grace_period(self, obj: Object, asked: int | None) -> int:
+        """Unscheduled and finished pods need no node to agree; others get what was asked or their own period."""
+        if not obj["spec"].get("nodeName") or obj.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+            return 0
+        if asked is not None:
+            return max(asked, 0)
+        return int(obj["spec"].get("terminationGracePeriodSeconds", 30))
+
+
+def qos_class(spec: Object) -> str:
+    """Guaranteed, Burstable or BestEffort (k8s.io/docs: Pod Quality of Service Classes)."""
+    guaranteed, some = True, False
+    for container in [*spec.get("containers", ()), *spec.get("initContainers", ())]:
+        resources = container.get("resources", {})
+        requests, limits = resources.get("requests", {}), resources.get("limits", {})
+        for name in ("cpu", "memory"):
+            wanted, most = requests.get(name), limits.get(name)
+            some = some or wanted is not None or most is not None
+            if most is None or (wanted is not None and wanted != most):
+                guaranteed = False
+    if not some:
+        return "BestEffort"
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+class NamespaceStrategy(Strategy):
+    async def prepare_create(self, obj: Object) -> None:
+        obj["status"] = {"phase": "Active"}
+        spec = obj.setdefault("spec", {})
+        spec.setdefault("finalizers", ["kubernetes"])
+
+    async def prepare_update(self, new: Object, old: Object) -> None:
+        await super().prepare_update(new, old)
+        _take(new, old, "spec")
+
+
+    def finished(self, obj: Object) -> bool:
+        return super().finished(obj) and not obj.get("spec", {}).get("finalizers")
+
+
+class _WithPhase(Strategy):
+    async def prepare_create(self, obj: Object) -> None:
+        obj["status"] = {"phase": "Pending"}
+
+
+class NodeStrategy(Strategy):
+    """A node writes its first status with its creation (kubelets rely on it)."""
+
+    async def prepare_create(self, obj: Object) -> None:
+        return
+
+
+class LeaseStrategy(Strategy):
+    allow_create_on_update = True
+
+
+STRATEGIES: dict[tuple[str, str], type[Strategy]] = {
+    ("", "Pod"): PodStrategy,
+    ("", "Namespace"): NamespaceStrategy,
+    ("", "Node"): NodeStrategy,
+    ("", "PersistentVolume"): _WithPhase,
+    ("", "PersistentVolumeClaim"): _WithPhase,
+    ("coordination.k8s.io", "Lease"): LeaseStrategy,
+}
+# Only objects whose desired state somebody observes have a generation.
+WITHOUT_GENERATION = frozenset(
+    "ConfigMap Secret Event Endpoints Namespace Node ServiceAccount Lease Role RoleBinding ClusterRole "
+    "ClusterRoleBinding PersistentVolume PersistentVolumeClaim Service LimitRange ResourceQuota ControllerRevision "
+    "StorageClass VolumeAttachment CSINode CSIDriver RuntimeClass CertificateSigningRequest ComponentStatus".split()
+)
+
+
+def of(resource: Resource) -> Strategy:
+    return STRATEGIES.get((resource.group, resource.kind), Strategy)(resource)

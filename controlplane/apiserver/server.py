@@ -1,0 +1,173 @@
+"""The API server, put together: store → cache → registry → handlers, and the pipeline in front of them."""
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from controlplane.api import resources as api_resources
+from controlplane.api import status
+from controlplane.api.definitions import load
+from controlplane.apiserver import admission, http, pipeline
+from controlplane.apiserver.authn import Authenticator
+from controlplane.apiserver.authz.authorizer import Authorizer
+from controlplane.apiserver.authz.node import NodeAuthorizer
+from controlplane.apiserver.authz.rbac import Rbac
+from controlplane.apiserver.bootstrap import Bootstrap
+from controlplane.apiserver.config import Config
+from controlplane.apiserver.discovery import Discovery
+from controlplane.apiserver.handlers import Handlers
+from controlplane.apiserver.health import Health
+from controlplane.apiserver.http import HttpServer, Request, Response
+from controlplane.apiserver.node_proxy import NodeProxy
+from controlplane.apiserver.openapi import OpenApi
+from controlplane.apiserver.registry.generic import Registry
+from controlplane.apiserver.registry.services import ServiceStrategy
+from controlplane.daemon import on_reload
+from controlplane.store.cache import WatchCache
+from controlplane.store.interface import Store
+from controlplane.store.memory import MemoryStore
+from pki.keys import load_key
+from pki.tokens import Signer
+
+__all__ = ["ApiServer", "Config", "serve"]
+log = logging.getLogger(__name__)
+
+
+def open_store(url: str) -> Store:
+    """Raises ValueError for a URL of an unknown kind."""
+    if url == "memory:":
+        return MemoryStore()
+    kind, _, path = url.partition("://")
+    if kind != "sqlite" or not path:
+        raise ValueError(f"store {url!r}: use sqlite://<absolute path> or memory:")
+    from controlplane.store.sqlite import SqliteStore
+
+    Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return SqliteStore(path)
+
+
+class ApiServer:
+    """`await start()`, then `handle(request)` from any transport; `await stop()`."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.definitions = load(config.kubernetes_version or None)
+        self.table = api_resources.builtin(self.definitions)
+        self.cache = WatchCache(open_store(config.store))
+        self._inflight = 0
+        self._ready = False
+        self.health = Health(self.definitions.version, {
+            "ping": lambda: "",
+            "store": lambda: "" if self._ready else "starting",
+            "poststarthook/rbac/bootstrap-roles": lambda: "" if self._ready else "starting",
+        })  # fmt: skip
+
+    async def start(self) -> None:
+        """Open the store, build everything on it, write what a new cluster needs."""
+        config, cache = self.config, self.cache
+        await cache.open()
+        signer = Signer(load_key(Path(config.service_account_signing_key_file)), config.service_account_issuer)
+        self.authn = Authenticator(cache, signer)
+        self.authz = Authorizer(Rbac(cache), NodeAuthorizer(cache))
+        admit = admission.chain(admission.plugins(cache, self.authz))
+        self.registry = Registry(cache, self.definitions, admit)
+        services = self.table.find("", "v1", "services")
+        assert services is not None
+        self.registry.set_strategy(
+            services,
+            ServiceStrategy(services, cache, config.service_cluster_ip_range, config.service_node_port_range),
+        )
+        self.nodes = NodeProxy(
+            cache, config.kubelet_client_certificate, config.kubelet_client_key, config.kubelet_certificate_authority
+        )
+        self.discovery = Discovery(self.table, f"{config.advertise_address}:{config.secure_port}")
+        self.openapi = OpenApi(self.definitions, self.table)
+        self.handlers = Handlers(self.registry, self.table, self.authn, self.authz, self.nodes)
+        # The way of every request, outermost first.
+        self.handle = pipeline.chain(
+            [
+                pipeline.with_errors,
+                pipeline.with_request_info,
+                self.authn.filter,
+                self._limit,
+                self.authz.filter,
+            ],
+            self._route,
+        )
+        service_address = str(ipaddress.ip_network(config.service_cluster_ip_range)[1])
+        bootstrap = Bootstrap(self.registry, self.table)
+        await bootstrap.run(config.advertise_address, config.secure_port, service_address)
+        self._ready = True
+
+    async def stop(self) -> None:
+        self._ready = False
+        await self.nodes.close()
+        await self.cache.close()
+
+    async def _limit(self, request: Request, rest: http.Handler) -> Response:
+        """Refuse more than a fixed number of requests at once, so that those in flight are finished."""
+        if request.info.verb == "watch" or "system:masters" in request.user.groups:
+            return await rest(request)
+        if self._inflight >= self.config.max_requests_in_flight:
+            raise status.too_many_requests("Too many requests, please try again later.", retry_after=1)
+        self._inflight += 1
+        try:
+            return await rest(request)
+        finally:
+            self._inflight -= 1
+
+    async def _route(self, request: Request) -> Response:
+        info = request.info
+        if info.is_resource:
+            return await self.handlers.resource(request)
+        for answer in (self.discovery.answer, self.openapi.answer, self.health.answer):
+            response = answer(request)
+            if response is not None:
+                return response
+        if request.path == "/":
+            return Response(body=b'{"paths":["/api","/apis","/healthz","/livez","/metrics","/openapi/v2","/openapi/v3","/readyz","/version"]}')
+        if request.path.startswith(("/api/", "/apis/")):
+            raise status.not_found()
+        return Response(404, b"404 page not found\n", content_type="text/plain; charset=utf-8")
+
+    async def compact(self) -> None:
+        """Forget what is older than the configured history, for ever."""
+        history: list[tuple[float, int]] = []
+        loop = asyncio.get_running_loop()
+        period = max(self.config.history_seconds / 24, 1.0)
+        while True:
+            history.append((loop.time(), self.cache.revision))
+            await asyncio.sleep(period)
+            old = [revision for at, revision in history if at < loop.time() - self.config.history_seconds]
+            if old:
+                history = history[len(old) :]
+                await self.cache.store.compact(old[-1])
+
+
+async def serve(config: Config, ready: Callable[[], None]) -> None:
+    """Run until cancelled. Raises OSError if the port is taken, StoreError if the store cannot be used."""
+    server = ApiServer(config)
+    await server.start()
+    context = http.tls_context(config.tls_cert_file, config.tls_private_key_file, config.client_ca_file)
+
+    def reload() -> None:
+        context.load_cert_chain(config.tls_cert_file, config.tls_private_key_file)
+        server.nodes.reload()
+
+    on_reload(reload)
+    front = HttpServer(server.handle, max_body_bytes=config.max_request_body_bytes)
+    port = await front.start(config.bind_address, config.secure_port, context)
+    compaction = asyncio.create_task(server.compact())
+    log.info("serving address=%s port=%d version=%s", config.bind_address, port, server.definitions.version)
+    ready()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        compaction.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await compaction
+        await front.stop()
+        await server.stop()
