@@ -1,0 +1,1 @@
+"""A cluster on one machine: every node is a corner of it, with its own network, mounts, processes and cgroups."""

@@ -1,0 +1,143 @@
+"""Which daemons a node of the lab runs, with which settings: the lab's counterpart of the systemd units.
+
+Settings are those of a real node, at the default paths of pki.layout, because inside a corner they are the same. Only
+what a lab decides differently is said here: addresses, the API's name, images to load.
+"""
+
+import asyncio
+import contextlib
+import gc
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from controlplane import daemon
+from controlplane.api.status import StatusError
+from controlplane.cli.lab.init import Service
+from controlplane.cli.lab.spec import Lab, Node
+from controlplane.client import resources
+from controlplane.client.errors import Unreachable
+from controlplane.client.rest import Client
+from pki import profiles
+from pki.layout import DEFAULT as PATHS
+
+LOG_DIRECTORY = Path("/var/log/wherry")
+C = TypeVar("C")
+
+
+def preload() -> None:
+    """Import every daemon, so that each is a fork away and all share the memory of what they import."""
+    import nodeagent.agent  # noqa: F401
+
+
+def of(lab: Lab, node: Node) -> list[Service]:
+    """The services of `node`, in the order of starting."""
+    services = []
+    if node.control_plane:
+        services += [
+            Service("apiserver", run=_apiserver(lab, node)),
+            Service("controllers", run=_controllers(lab), after=["apiserver"]),
+            Service("scheduler", run=_scheduler(), after=["apiserver"]),
+        ]
+    after = ["apiserver"] if node.control_plane else []
+    services += [
+        Service("runtime", command=_runtime()),
+        Service("nodeagent", run=_nodeagent(lab, node), after=after),
+        Service("netproxy", run=_netproxy(lab, node), after=after),
+    ]
+    return services
+
+
+def _daemon(serve: daemon.Serve[C], config: C) -> Callable[[Callable[[], None]], None]:
+    def run(ready: Callable[[], None]) -> None:
+        gc.enable()
+        daemon.setup_logging(getattr(config, "log_level", "info"))
+        daemon.run(serve, config, ready)
+
+    return run
+
+
+def _apiserver(lab: Lab, node: Node) -> Callable[[Callable[[], None]], None]:
+    from controlplane.apiserver.server import Config, serve
+
+    kubelet = profiles.APISERVER_KUBELET_CLIENT.name
+    config = Config(
+        advertise_address=node.address,
+        bind_address="0.0.0.0",
+        secure_port=6443,
+        store=f"sqlite://{PATHS.store}",
+        tls_cert_file=str(PATHS.cert("apiserver")),
+        tls_private_key_file=str(PATHS.key("apiserver")),
+        client_ca_file=str(PATHS.ca_cert),
+        service_account_signing_key_file=str(PATHS.service_account_key),
+        service_cluster_ip_range=lab.service_cidr,
+        kubelet_client_certificate=str(PATHS.cert(kubelet)),
+        kubelet_client_key=str(PATHS.key(kubelet)),
+        kubelet_certificate_authority=str(PATHS.ca_cert),
+    )
+    return _daemon(serve, config)
+
+
+def _controllers(lab: Lab) -> Callable[[Callable[[], None]], None]:
+    from controlplane.controllers.config import Config
+    from controlplane.controllers.manager import serve
+
+    return _daemon(serve, Config(cluster_cidr=lab.cluster_cidr))
+
+
+def _scheduler() -> Callable[[Callable[[], None]], None]:
+    from controlplane.scheduler.server import Config, serve
+
+    return _daemon(serve, Config(kubeconfig=str(PATHS.kubeconfig("scheduler"))))
+
+
+def _runtime() -> list[str]:
+    from nodeagent.runtime import zygote
+
+    return [sys.executable, "-I", "-S", zygote.__file__]
+
+
+def _nodeagent(lab: Lab, node: Node) -> Callable[[Callable[[], None]], None]:
+    from nodeagent.agent import Config, serve
+
+    config = Config(node_name=node.name, node_ip=node.address, cluster_cidr=lab.cluster_cidr)
+    return _daemon(serve, config)
+
+
+def _netproxy(lab: Lab, node: Node) -> Callable[[Callable[[], None]], None]:
+    from netproxy.server import Config, serve
+
+    config = Config(node_name=node.name, node_ip=node.address, cluster_cidr=lab.cluster_cidr)
+    return _daemon(serve, config)
+
+
+async def wait_for_nodes(client: Client, names: set[str]) -> None:
+    """Return once every node of `names` is Ready with a heartbeat of this run."""
+    waiting = set(names)
+    while waiting:
+        with contextlib.suppress(Unreachable, StatusError):
+            listing = await client.list(resources.NODES)
+            for node in listing["items"]:
+                _check(node, waiting)
+            version = listing["metadata"]["resourceVersion"]
+            if waiting:
+                async for kind, node in client.watch(resources.NODES, resource_version=version):
+                    if kind in ("ADDED", "MODIFIED"):
+                        _check(node, waiting)
+                    if not waiting:
+                        return
+        if waiting:
+            await asyncio.sleep(0.05)
+
+
+def _check(node: dict[str, Any], waiting: set[str]) -> None:
+    for condition in node.get("status", {}).get("conditions", ()):
+        if condition["type"] == "Ready" and condition["status"] == "True":
+            waiting.discard(node["metadata"]["name"])
+
+
+async def forget(client: Client, name: str) -> None:
+    """Delete a node that the lab no longer has."""
+    with contextlib.suppress(StatusError, Unreachable):
+        await client.delete(resources.NODES, name)

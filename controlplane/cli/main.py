@@ -1,0 +1,157 @@
+"""`wherry`: start, stop and look at a cluster on this machine.
+
+Thin: it parses, asks the lab's supervisor (cli/lab/) and prints. Heavy imports happen in the commands that need them,
+so that `wherry kubeconfig` takes as long as Python takes to start.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from controlplane.cli.lab import control, preflight
+from controlplane.cli.lab.spec import Lab
+
+
+def _lab() -> Lab:
+    """The lab of this machine: the saved one, else the default."""
+    try:
+        return Lab.saved() or Lab()
+    except (ValueError, PermissionError) as error:
+        _fail(str(error), "run it as root")
+
+
+def _fail(what: str, way_out: str = "") -> NoReturn:
+    click.echo(click.style("✗ ", fg="red") + what, err=True)
+    if way_out:
+        click.echo(f"  {way_out}", err=True)
+    sys.exit(1)
+
+
+def _step(message: dict[str, Any]) -> None:
+    seconds = f"{message['seconds']:6.2f} s" if "seconds" in message else ""
+    click.echo(f"{click.style('✓', fg='green')} {message['step']:<24}{seconds}")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="wherry")
+def main() -> None:
+    """A Kubernetes-compatible cluster in readable Python."""
+
+
+@main.command()
+@click.argument("nodes", nargs=-1)
+@click.option("--nodes", "size", type=click.IntRange(1, 100), help="How many nodes the lab has (default 3).")
+@click.option("--subnet", help="The nodes' network (default 10.77.0.0/24).")
+@click.option(
+    "--example", type=click.Path(exists=True, dir_okay=False), help="Deploy this file and prove that it serves."
+)
+def up(nodes: tuple[str, ...], size: int | None, subnet: str | None, example: str | None) -> None:
+    """Start the cluster on this machine, or the NODES of it that are off. Idempotent."""
+    saved = _lab()
+    try:
+        lab = Lab(size=size or saved.size, subnet=subnet or saved.subnet)
+    except ValueError as error:
+        _fail(str(error))
+    try:
+        for name in nodes:
+            lab.node(name)
+    except KeyError as error:
+        _fail(f"no node {error} in this lab", "its nodes: " + ", ".join(n.name for n in lab.nodes))
+    if found := preflight.problems(lab):
+        for problem in found[:-1]:
+            click.echo(click.style("✗ ", fg="red") + problem.what + "\n  " + problem.way_out, err=True)
+        _fail(found[-1].what, found[-1].way_out)
+    try:
+        try:
+            status = control.ask(lab, "up", _step, size=lab.size, nodes=list(nodes))
+        except control.NotRunning:
+            status = _launch(lab)
+    except control.CommandFailed as error:
+        _fail(str(error), "wherry down cleans up; wherry up starts again from the stored state")
+    if example:
+        _prove(lab, Path(example))
+    _how_to_go_on(status)
+
+
+def _launch(lab: Lab) -> dict[str, Any]:
+    """Clean up after a killed run, if there was one, and start the supervisor."""
+    from controlplane.cli.lab import supervisor
+
+    supervisor.clean(lab, purge=False)
+    return control.follow(supervisor.launch(lab, lab.size), _step)
+
+
+def _prove(lab: Lab, example: Path) -> None:
+    import asyncio
+
+    from controlplane.cli.lab import proof
+
+    try:
+        asyncio.run(proof.run(lab, example, _step))
+    except proof.NotProven as error:
+        _fail(str(error), "wherry status and kubectl describe say more")
+
+
+def _how_to_go_on(status: dict[str, Any]) -> None:
+    click.echo(f"\nThe cluster answers at {status['api']}. To use it:\n")
+    click.echo(f"  export KUBECONFIG={status['kubeconfig']}\n  kubectl get nodes\n")
+
+
+@main.command()
+@click.argument("nodes", nargs=-1)
+@click.option("--purge", is_flag=True, help="Also delete the cluster's data.")
+def down(nodes: tuple[str, ...], purge: bool) -> None:
+    """Stop the cluster (its data stays), or cut the power of some NODES. Leaves nothing running."""
+    lab = _lab()
+    if problem := preflight.root(lab):
+        _fail(problem.what, problem.way_out)
+    try:
+        if nodes:
+            control.ask(lab, "stop", _step, nodes=list(nodes))
+        else:
+            control.ask(lab, "down", _step, purge=purge)
+    except control.NotRunning:
+        if nodes:
+            _fail("the cluster does not run", "wherry up")
+        from controlplane.cli.lab import supervisor
+
+        supervisor.clean(lab, purge=purge)  # what a killed run may have left
+        click.echo("✓ nothing runs")
+    except control.CommandFailed as error:
+        _fail(str(error))
+
+
+@main.command()
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+def status(output: str) -> None:
+    """Every node and process of the cluster. Exit code 3 if it does not run."""
+    lab = _lab()
+    try:
+        answer = control.ask(lab, "status")
+    except control.NotRunning:
+        if output == "json":
+            click.echo(
+                json.dumps({"api": lab.api_url, "kubeconfig": str(lab.kubeconfig), "nodes": [], "processes": []})
+            )
+        else:
+            click.echo("the cluster does not run: wherry up")
+        sys.exit(3)
+    if output == "json":
+        click.echo(json.dumps(answer, indent=2))
+        return
+    from controlplane.cli.lab import report
+
+    report.show_status(answer)
+
+
+@main.command()
+def kubeconfig() -> None:
+    """Print the path of the admin kubeconfig."""
+    click.echo(_lab().kubeconfig)
+
+
+if __name__ == "__main__":
+    main()

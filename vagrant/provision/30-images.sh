@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# The example's image, as a proper OCI image made from Debian's busybox-static, where lab nodes find it when they start.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+target=/var/lib/wherry/lab/images/busybox.tar
+if [ ! -e "$target" ] || [ /bin/busybox -nt "$target" ]; then
+    mkdir -p "$(dirname "$target")"
+    step "busybox image" "$venv/bin/python" -m nodeagent.images.build --busybox /bin/busybox --tag busybox:1.35 --output "$target" ||
+        fail "the busybox image could not be built" "is /bin/busybox there? apt-get install busybox-static"
+fi
