@@ -14,7 +14,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -89,7 +89,7 @@ _FIELD = re.compile(r"(\S+?)=(\d+)([*%^+:-]?)(\S+)")
 
 @lru_cache(maxsize=1)
 def _table() -> _Table:
-    return _Table(files("controlplane.api").joinpath("wire-numbers.txt").read_text())
+    return _Table(Path(__file__).with_name("wire-numbers.txt").read_text())
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
