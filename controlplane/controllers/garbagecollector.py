@@ -67,7 +67,7 @@ class GarbageCollector(Controller):
         self._unlisted: set[ApiResource] = set()
         self._listed = asyncio.Event()
         self._all_started = False
-        crds = self.view(CUSTOMRESOURCEDEFINITIONS)
+        crds = context.view(CUSTOMRESOURCEDEFINITIONS)  # not needed to start: a server may do without them
         crds.add_handler(added=self._crd, updated=lambda old, new: self._crd(new), deleted=self._crd)
 
     def _crd(self, crd: meta.Object) -> None:

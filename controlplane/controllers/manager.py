@@ -87,16 +87,14 @@ async def run(
             group.create_task(work())
         for controller in controllers:
             group.create_task(controller.run(), name=controller.name)
-        await asyncio.gather(*(informer.synced() for informer in context.informers.values()))
+        needed = {resource for controller in controllers for resource in controller.needs}
+        await asyncio.gather(*(context.informers[resource].synced() for resource in needed))
         log.info("controllers=%d informers=%d synced=true", len(controllers), len(context.informers))
         started(controllers)
 
 
-async def serve(config: Config, ready: Callable[[], None]) -> None:
-    """The daemon. `ready()` is called when this process serves: as leader, or waiting to become it."""
-    enabled(config.controllers)  # a mistyped name is told at once, not by whoever becomes leader
-    client = from_kubeconfig(config.kubeconfig, user_agent="wherry-controllers")
-    on_reload(client.reload)
+async def lead(client: Client, config: Config) -> None:
+    """Wait for the lease, then run the controllers. Raises LeadershipLost when it is lost."""
     elector = LeaderElector(
         client,
         LEASE,
@@ -106,8 +104,16 @@ async def serve(config: Config, ready: Callable[[], None]) -> None:
         retry_period=config.leader_elect_retry_period_seconds,
         enabled=config.leader_elect,
     )
+    await elector.run(lambda: run(client, config))
+
+
+async def serve(config: Config, ready: Callable[[], None]) -> None:
+    """The daemon. `ready()` is called when this process serves: as leader, or waiting to become it."""
+    enabled(config.controllers)  # a mistyped name is told at once, not by whoever becomes leader
+    client = from_kubeconfig(config.kubeconfig, user_agent="wherry-controllers")
+    on_reload(client.reload)
     ready()
     try:
-        await elector.run(lambda: run(client, config))
+        await lead(client, config)
     finally:
         await client.close()

@@ -18,6 +18,7 @@ from controlplane.controllers.reconcile import Context, Controller
 log = logging.getLogger(__name__)
 FINALIZER = "kubernetes"
 _AT_ONCE = 8
+_PAGE = 500
 
 
 @dataclass(slots=True)
@@ -133,7 +134,7 @@ class NamespaceController(Controller):
     async def _empty_of(self, namespace: str, resource: ApiResource, remains: Remains) -> None:
         """Delete all of one resource; note what is left."""
         try:
-            left = await self._list(resource, namespace)
+            left, count = await self._list(resource, namespace)
             if any(not meta.is_deleting(obj) for obj in left):
                 try:
                     await self.client.delete_collection(resource, namespace, propagation_policy="Background")
@@ -142,19 +143,22 @@ class NamespaceController(Controller):
                         raise
                     for obj in left:
                         await self.writer.delete(resource, obj)
-                left = await self._list(resource, namespace)
+                left, count = await self._list(resource, namespace)
         except StatusError as error:
             if error.code not in (404, 405):  # 404: the resource itself is gone
                 remains.failures.append(f"{resource.group_resource}: {error}")
             return
         if left:
-            remains.objects[resource.group_resource + ("" if resource.group else ".")] = len(left)
+            remains.objects[resource.group_resource + ("" if resource.group else ".")] = count
             for obj in left:
                 for finalizer in meta.finalizers(obj):
                     remains.finalizers[finalizer] = remains.finalizers.get(finalizer, 0) + 1
 
-    async def _list(self, resource: ApiResource, namespace: str) -> list[meta.Object]:
-        return (await self.client.list(resource, namespace)).get("items") or []
+    async def _list(self, resource: ApiResource, namespace: str) -> tuple[list[meta.Object], int]:
+        """(the first objects, how many there are)."""
+        page = await self.client.list(resource, namespace, limit=_PAGE)
+        items = page.get("items") or []
+        return items, len(items) + (page["metadata"].get("remainingItemCount") or 0)
 
     async def _report(self, namespace: meta.Object, remains: Remains) -> None:
         before = meta.status(namespace).get("conditions") or []

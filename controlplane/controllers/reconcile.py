@@ -111,7 +111,8 @@ class Controller:
         self.writer = context.writer
         self.recorder = context.recorder(self.name)
         self.queue: WorkQueue[str] = WorkQueue()
-        self._needs: list[ApiResource] = []
+        self.needs: list[ApiResource] = []
+        """What must be complete before this controller starts."""
 
     async def reconcile(self, key: str) -> float | None:
         """Bring the object named by `key` nearer to what it shall be. Returns seconds after which to look again, or
@@ -120,7 +121,7 @@ class Controller:
 
     def view(self, resource: ApiResource, namespace: str = "", field_selector: str = "") -> View:
         """The shared view of `resource`; this controller will not start before it is complete."""
-        self._needs.append(resource)
+        self.needs.append(resource)
         return self.context.view(resource, namespace, field_selector)
 
     def watch(self, resource: ApiResource) -> View:
@@ -147,7 +148,7 @@ class Controller:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        for resource in self._needs:
+        for resource in self.needs:
             await self.context.informers[resource].synced()
         await self.start()
         async with asyncio.TaskGroup() as group:

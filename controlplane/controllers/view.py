@@ -71,7 +71,9 @@ class View:
 
     def deleted(self, obj: meta.Object) -> None:
         """The server accepted to delete `obj`: until the informer says so, it counts as being deleted."""
-        self._deleted[meta.key(obj)] = (meta.uid(obj), clock.rfc3339())
+        there = self.get(meta.key(obj))
+        if there is not None and meta.uid(there) == meta.uid(obj) and not meta.is_deleting(there):
+            self._deleted[meta.key(obj)] = (meta.uid(obj), clock.rfc3339())
 
     def _seen(self) -> int:
         version = self._cache.resource_version

@@ -302,3 +302,41 @@ def test_the_choice_of_controllers() -> None:
     assert [c.name for c in manager.enabled(["deployment-controller"])] == ["deployment-controller"]
     with pytest.raises(ValueError, match="unknown controller"):
         manager.enabled(["deploiment"])
+
+
+async def test_one_of_two_managers_works_and_the_other_takes_over(tmp_path: Any, deployment: Any) -> None:
+    from controlplane.client.fake import FakeAPI
+    from controlplane.controllers.config import Config
+
+    api = FakeAPI()
+    config = Config(
+        controllers=["deployment-controller", "replicaset-controller"],
+        leader_elect_lease_duration_seconds=0.3,
+        leader_elect_renew_deadline_seconds=0.2,
+        leader_elect_retry_period_seconds=0.05,
+    )
+    api.put(deployment(replicas=1))
+    first = asyncio.ensure_future(manager.lead(api.client(), config))
+
+    async def until(condition: Any) -> None:
+        async with asyncio.timeout(5):
+            while not condition():  # noqa: ASYNC110 - any condition, not one event
+                await asyncio.sleep(0.005)
+
+    await until(lambda: len(api.all("pods")) == 1)
+    asked = len(api.requests)
+    second = asyncio.ensure_future(manager.lead(api.client(), config))
+    await until(lambda: any(m == "GET" and "/leases/" in target for m, target in api.requests[asked:]))
+    watches = len(api._streams)
+    assert watches > 0
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    await until(lambda: len(api._streams) == watches)
+    api.put(deployment(name="other", replicas=2))
+    await until(lambda: len(api.all("pods")) == 3)
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+    assert not api._streams
+    (lease,) = api.all("leases", "kube-system", "coordination.k8s.io")
+    assert lease["spec"]["holderIdentity"] == ""
+    assert len(asyncio.all_tasks()) == 1, "nothing is left running"

@@ -89,5 +89,7 @@ def test_a_deleted_object_counts_as_deleting_at_once() -> None:
     cache.show(pod("a", 6))  # a status update from before the deletion
     assert "deletionTimestamp" in view.get("ns/a")["metadata"]  # type: ignore[index]
     cache.remove(pod("a", 7))
+    view.deleted(pod("a", 6))  # the answer to our deletion comes after the event: nothing to remember
+    assert not view._deleted
     cache.show(pod("a", 8, uid="another"))
     assert "deletionTimestamp" not in view.get("ns/a")["metadata"]  # type: ignore[index]
