@@ -36,7 +36,7 @@ def config_map(obj: Object) -> list[Cause]:
     if size * 4 > DATA_BYTES:  # at most four bytes a character: count them only when it may matter
         size = sum(len(value.encode()) for value in data.values()) + sum(map(_decoded, binary.values()))
         if size > DATA_BYTES:
-            causes.append(too_long("", DATA_BYTES))
+            causes.append(too_long("[]", DATA_BYTES))
     return causes
 
 
