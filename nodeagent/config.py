@@ -1,0 +1,75 @@
+"""The node agent's settings. Flags, WHERRY_* variables and a file agree (controlplane.daemon)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pki.layout import DEFAULT
+
+
+@dataclass(slots=True)
+class Config:
+    """The node agent of Wherry (what kubelet is to Kubernetes)."""
+
+    kubeconfig: str = str(DEFAULT.kubeconfig("nodeagent"))
+    """How to reach the API server, and as whom (system:node:<name>)."""
+    node_name: str = ""
+    """Name of the Node; empty: this machine's hostname in lower case."""
+    node_ip: str = ""
+    """InternalIP of the Node; empty: the address that this machine reaches the API server from."""
+    node_labels: list[str] = field(default_factory=list)
+    """Labels to register with, as key=value."""
+    register_with_taints: list[str] = field(default_factory=list)
+    """Taints to register with, as key=value:Effect."""
+    root_dir: str = str(DEFAULT.agent_root)
+    """Pods' directories and volumes, images, address leases."""
+    state_dir: str = str(DEFAULT.runtime_state)
+    """The runtime's state that must not survive a reboot."""
+    runtime_socket: str = str(DEFAULT.runtime_socket)
+    """Where the runtime's zygote listens."""
+    log_dir: str = "/var/log/pods"
+    """Container logs, <namespace>_<pod>_<uid>/<container>/<n>.log."""
+    address: str = "0.0.0.0"
+    """Address that the agent's own server listens on."""
+    port: int = 10250
+    """Port of the agent's own server."""
+    tls_cert_file: str = str(DEFAULT.cert("nodeagent-server"))
+    """Serving certificate."""
+    tls_private_key_file: str = str(DEFAULT.key("nodeagent-server"))
+    """Its key."""
+    client_ca_file: str = str(DEFAULT.ca_cert)
+    """Who may connect: clients with a certificate of this CA."""
+    cluster_dns: list[str] = field(default_factory=list)
+    """Addresses of the cluster's DNS, for pods' resolv.conf; empty: pods use the node's own."""
+    cluster_domain: str = "cluster.local"
+    """Domain of the cluster's names."""
+    cluster_cidr: str = "10.244.0.0/16"
+    """All pod addresses of the cluster: never masqueraded."""
+    kubernetes_service_host: str = "10.96.0.1"
+    """KUBERNETES_SERVICE_HOST until Service default/kubernetes has been seen."""
+    kubernetes_service_port: str = "443"
+    """KUBERNETES_SERVICE_PORT until then."""
+    kubernetes_version: str = "v1.37.0+wherry"
+    """What the Node says as kubeletVersion."""
+    node_status_update_frequency_seconds: float = 10.0
+    """How often the node looks at itself; a change is reported at once."""
+    node_status_report_frequency_seconds: float = 300.0
+    """How often the Node's status is sent though nothing has changed."""
+    node_lease_duration_seconds: int = 40
+    """Life of the node's Lease; renewed every quarter of it."""
+    max_pods: int = 110
+    """Most pods on this node."""
+    pod_pids_limit: int = 0
+    """Most processes in a pod; 0: no limit."""
+    image_preload_dir: str = str(DEFAULT.image_preload)
+    """Image archives and layouts that are loaded at start."""
+    registry_mirrors: list[str] = field(default_factory=list)
+    """registry=URL: ask URL first for images of that registry."""
+    insecure_registries: list[str] = field(default_factory=list)
+    """Registries (host[:port]) that may be asked over plain HTTP."""
+    container_log_max_bytes: int = 10 * 1024 * 1024
+    """A container's log is rotated when it is larger."""
+    container_log_max_files: int = 5
+    """Files of one container's log that are kept, the current one among them."""
+    log_level: str = "info"
+    """debug, info, warning or error."""

@@ -1,0 +1,119 @@
+"""What the machine is and how it is doing: facts for the Node object, from /proc, /etc and psutil.
+
+Reading is cheap enough for every ten seconds; what cannot change is read once.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "ppc64le": "ppc64le", "s390x": "s390x"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """What is left, for the conditions. Bytes, inodes, process ids."""
+
+    memory_available: int
+    disk_available: int
+    disk_capacity: int
+    inodes_free: int
+    inodes: int
+    pids_free: int
+    pids: int
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What does not change while the agent runs."""
+
+    cpus: int
+    memory_bytes: int
+    disk_bytes: int
+    architecture: str
+    kernel: str
+    os_image: str
+    machine_id: str
+    system_uuid: str
+    boot_id: str
+
+
+def inspect(directory: str) -> Machine:
+    """This machine; the disk is the one that holds `directory`."""
+    import psutil
+
+    disk = os.statvfs(directory)
+    uname = platform.uname()
+    machine_id = _read("/etc/machine-id")
+    return Machine(
+        cpus=len(os.sched_getaffinity(0)),
+        memory_bytes=psutil.virtual_memory().total,
+        disk_bytes=disk.f_blocks * disk.f_frsize,
+        architecture=ARCHITECTURES.get(uname.machine, uname.machine),
+        kernel=uname.release,
+        os_image=os_release().get("PRETTY_NAME", "Linux"),
+        machine_id=machine_id,
+        system_uuid=_read("/sys/class/dmi/id/product_uuid") or machine_id,
+        boot_id=_read("/proc/sys/kernel/random/boot_id"),
+    )
+
+
+def pressure(directory: str) -> Pressure:
+    """How much is left now."""
+    disk = os.statvfs(directory)
+    pids = int(_read("/proc/sys/kernel/pid_max") or 32768)
+    running = int((_read("/proc/loadavg").split() or ["", "", "", "0/0"])[3].partition("/")[2] or 0)
+    return Pressure(
+        memory_available=_meminfo().get("MemAvailable", 0) * 1024,
+        disk_available=disk.f_bavail * disk.f_frsize,
+        disk_capacity=disk.f_blocks * disk.f_frsize,
+        inodes_free=disk.f_favail,
+        inodes=disk.f_files,
+        pids_free=pids - running,
+        pids=pids,
+    )
+
+
+@functools.cache
+def os_release() -> Mapping[str, str]:
+    """/etc/os-release."""
+    result = {}
+    for line in _read("/etc/os-release").splitlines():
+        name, _, value = line.partition("=")
+        result[name] = value.strip().strip('"')
+    return result
+
+
+def hostname() -> str:
+    return socket.gethostname().lower()
+
+
+def address_towards(host: str, port: int) -> str:
+    """The local address from which `host` would be reached (no packet is sent). Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+        probe.connect((host, port))
+        address: str = probe.getsockname()[0]
+        return address
+
+
+def _meminfo() -> dict[str, int]:
+    """/proc/meminfo in KiB."""
+    result = {}
+    for line in _read("/proc/meminfo").splitlines():
+        name, _, rest = line.partition(":")
+        result[name] = int(rest.split()[0])
+    return result
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
