@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controlplane.api.status import StatusError
 from controlplane.client.errors import Unreachable
@@ -63,6 +63,11 @@ class Launcher:
     volumes: Volumes
     services: ServiceVariables
     tell: Tell
+    network_ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def waits_for_network(self, want: Desired) -> bool:
+        """Whether the pod needs the pod network, which is not there yet."""
+        return not want.host_network and not self.network_ready.is_set()
 
     async def sandbox(self, want: Desired, attempt: int) -> SandboxStatus:
         """Run the pod's sandbox. Raises RuntimeFailure."""

@@ -123,6 +123,12 @@ class PodManager:
         self._found = {}
         self._sweep()
 
+    def network_is_ready(self) -> None:
+        """Pods can have addresses from now on."""
+        self._launcher.network_ready.set()
+        for worker in self._workers.values():
+            worker.network_is_ready()
+
     # To others.
 
     def pods(self) -> list[Object]:

@@ -45,6 +45,7 @@ from nodeagent.runtime.interface import ContainerState, ContainerStatus, Runtime
 log = logging.getLogger(__name__)
 
 _RETRY_FIRST_S, _RETRY_LAST_S = 1.0, 60.0
+_NETWORK_PATIENCE_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,13 @@ class Worker:
         """The runtime has news; `sandbox`: of the sandbox itself."""
         self._relist = self._relist or sandbox
         self._wake.set()
+
+    def network_is_ready(self) -> None:
+        """The pod network has come up: whoever waited for it goes on at once."""
+        failure = self.memory.failures.get(SANDBOX)
+        if failure is not None and failure.reason == "NetworkNotReady":
+            del self.memory.failures[SANDBOX]
+            self._wake.set()
 
     def adopt(self, sandboxes: Sequence[SandboxStatus]) -> None:
         """Take over what an earlier agent left running, without touching it."""
@@ -263,6 +271,12 @@ class Worker:
 
     async def _create_sandbox(self, action: CreateSandbox) -> None:
         want = self.want
+        if self._launcher.waits_for_network(want):
+            message = "network is not ready: the pod network of this node is not set up yet"
+            now = clock.wall_time()
+            self.memory.failures[SANDBOX] = Failure("NetworkNotReady", message, now, now + _NETWORK_PATIENCE_S)
+            self._launcher.tell(want.pod, "Warning", "NetworkNotReady", message)
+            return
         # The volumes need no sandbox: let them get ready meanwhile. Whoever needs them asks again and gets the result.
         volumes = asyncio.ensure_future(self._launcher.volumes.prepare(want.pod, self._seen_at))
         volumes.add_done_callback(lambda f: None if f.cancelled() else f.exception() and None)

@@ -45,7 +45,13 @@ class Authorizer:
         known = self._answers.get(key)
         if known is not None and known[0] > now:
             return known[1]
-        attributes = {"verb": verb, "version": "v1", "resource": "nodes", "subresource": subresource, "name": self._node}
+        attributes = {
+            "verb": verb,
+            "version": "v1",
+            "resource": "nodes",
+            "subresource": subresource,
+            "name": self._node,
+        }
         spec = {"user": user, "groups": [*groups, "system:authenticated"], "resourceAttributes": attributes}
         review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
         try:

@@ -54,7 +54,7 @@ class LogOptions:
             )  # fmt: skip
         except ValueError as error:
             raise bad_request(f"invalid log options: {error}") from error
-        if options.tail is not None and options.tail < 0 or options.limit_bytes is not None and options.limit_bytes < 1:
+        if (options.tail or 0) < 0 or (options.limit_bytes is not None and options.limit_bytes < 1):
             raise bad_request("tailLines must not be negative and limitBytes must be positive")
         return options
 
@@ -113,7 +113,7 @@ class _Formatter:
         self._continued = False
 
     def format(self, lines: list[bytes]) -> bytes:
-        result = []
+        result: list[bytes] = []
         for line in lines:
             parts = line.split(b" ", 3)
             if len(parts) < 4:

@@ -66,7 +66,9 @@ class Routes:
 
     async def _pods(self, request: Request, rest: list[str]) -> Response:
         items = self.pods.pods()
-        return Response(200, msgspec.json.encode({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
+        return Response(
+            200, msgspec.json.encode({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
+        )
 
     async def _logs(self, request: Request, rest: list[str]) -> Response:
         if len(rest) != 3:
@@ -157,7 +159,9 @@ class Routes:
             raise not_found("containers", name)
         try:
             everything = [
-                c for c in await self.runtime.containers() if c.labels.get(LABEL_UID) == worker.want.uid and c.name == name
+                c
+                for c in await self.runtime.containers()
+                if c.labels.get(LABEL_UID) == worker.want.uid and c.name == name
             ]
         except RuntimeFailure as failure:
             raise internal(str(failure)) from failure
@@ -169,4 +173,3 @@ async def _over() -> bool:
 
 
 _TEXT = "text/plain; charset=utf-8"
-

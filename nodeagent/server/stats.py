@@ -1,4 +1,4 @@
-"""What the agent can tell of itself and the node, small: /metrics and /stats/summary. (Containers' usage comes later.)"""
+"""What the agent tells of itself and the node, small: /metrics and /stats/summary. (Containers' usage comes later.)"""
 
 from __future__ import annotations
 

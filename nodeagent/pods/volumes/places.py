@@ -5,15 +5,18 @@ Mounting is the kernel's business: a tmpfs through nodeagent.linux. hostPath typ
 
 from __future__ import annotations
 
-import importlib
+import logging
 import os
 import shutil
 import stat
 from collections.abc import Callable
 
 from controlplane.api import quantity
+from nodeagent.linux import syscalls
 from nodeagent.pods.model import Object
 from nodeagent.pods.volumes.content import VolumeFailure
+
+log = logging.getLogger(__name__)
 
 _TESTS: dict[str, tuple[Callable[[int], bool], str]] = {
     "Directory": (stat.S_ISDIR, "directory"),
@@ -73,15 +76,21 @@ def own(path: str, gid: int | None) -> None:
         os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | 0o2770)
 
 
-def _call(name: str, *arguments: int | bytes | None, path: str) -> None:
-    """A system call through the kernel layer's one funnel. Raises OSError naming operation and path."""
-    importlib.import_module("nodeagent.linux.syscalls").call(name, *arguments, path=path)
+def ensure_secret_store(path: str) -> None:
+    """One tmpfs for the secrets and tokens of all pods, so that they never touch a disk and no volume needs a mount of
+    its own. Where mounting is not allowed it stays a directory, with a warning."""
+    os.makedirs(path, 0o711, exist_ok=True)
+    if not os.path.ismount(path):
+        try:
+            mount_tmpfs(path, 0, 0o711)
+        except OSError as error:
+            log.warning("secrets_on_disk path=%s error=%s", path, error)
 
 
 def mount_tmpfs(path: str, size_bytes: int, mode: int) -> None:
     """Raises OSError."""
     data = f"mode={mode:o}" + (f",size={size_bytes}" if size_bytes else "")
-    _call(
+    syscalls.call(
         "mount", b"tmpfs\0", path.encode() + b"\0", b"tmpfs\0", MS_NOSUID | MS_NODEV, data.encode() + b"\0", path=path
     )
 
@@ -89,13 +98,13 @@ def mount_tmpfs(path: str, size_bytes: int, mode: int) -> None:
 def bind(fd: int, target: str) -> None:
     """Mount what `fd` refers to at `target`, which exists. Raises OSError."""
     source = f"/proc/self/fd/{fd}".encode() + b"\0"
-    _call("mount", source, target.encode() + b"\0", None, 4096 | 16384, None, path=target)
+    syscalls.call("mount", source, target.encode() + b"\0", None, 4096 | 16384, None, path=target)
 
 
 def unmount(path: str) -> None:
     """Detach whatever is mounted at `path`; no error if nothing is."""
     try:
-        _call("umount2", path.encode() + b"\0", MNT_DETACH, path=path)
+        syscalls.call("umount2", path.encode() + b"\0", MNT_DETACH, path=path)
     except OSError as error:
         if error.errno not in (2, 22):
             raise

@@ -58,6 +58,7 @@ class World:
         volumes = self.volumes = Volumes(node, objects)
         services = ServiceVariables(NoServices(), {"KUBERNETES_SERVICE_HOST": "10.96.0.1"})
         launcher = Launcher(node, self.runtime, images, objects, volumes, services, tell)
+        launcher.network_ready.set()
         self.manager = PodManager(launcher, StatusManager(ClientPodApi(client)))
         await self.manager.start()
         source = ApiSource(client, "node-1", self.manager)

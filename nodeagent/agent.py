@@ -1,0 +1,293 @@
+"""The node agent, put together: what runs on every node and makes pods true.
+
+    API server ── watch pods ──> source ──> manager ──> a worker a pod ──> runtime
+         ^                                                 │
+         └──── status, Node, Lease, events ────────────────┘        server: logs, exec ── runtime
+
+`serve` builds the real runtime, images and network; `Agent` takes whatever has their interfaces. The API server may be
+away at the start and at any time later: what runs goes on, what is to be said is said when it is back. Stopping the
+agent (or killing it) touches no container.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import importlib
+import logging
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from controlplane import daemon
+from controlplane.client.events import Recorder
+from controlplane.client.informer import Informer
+from controlplane.client.resources import NODES, SERVICES
+from controlplane.client.rest import Client, from_kubeconfig
+from nodeagent import machine, node
+from nodeagent.config import Config
+from nodeagent.pods.hosts import DnsSettings
+from nodeagent.pods.images import Images
+from nodeagent.pods.launcher import Launcher
+from nodeagent.pods.logrotate import LogRotation
+from nodeagent.pods.manager import PodManager
+from nodeagent.pods.model import Object
+from nodeagent.pods.node import NodeFacts
+from nodeagent.pods.objects import Objects
+from nodeagent.pods.services import ServiceVariables
+from nodeagent.pods.source import ApiSource
+from nodeagent.pods.statusmanager import ClientPodApi, StatusManager
+from nodeagent.pods.volumes import places
+from nodeagent.pods.volumes.manager import Volumes
+from nodeagent.runtime.interface import ImageService, Runtime, RuntimeFailure
+from nodeagent.server.auth import Authorizer
+from nodeagent.server.http import Server, tls_context
+from nodeagent.server.routes import Routes
+
+log = logging.getLogger(__name__)
+
+EVENT_DELAY_S = 1.0  # Normal events wait: when many pods start, their start comes first
+_SERVICES_PATIENCE_S = 5.0
+_RETRY_S = 1.0
+
+
+class NodeNetwork(Protocol):
+    """The part of network.LinuxPodNetwork that the agent drives (the runtime attaches pods)."""
+
+    async def setup(self, pod_cidr: str, node_ip: str) -> None: ...
+
+    async def retain(self, sandbox_ids: Iterable[str]) -> None: ...
+
+    def follow(self, informer: Any) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Agent:
+    """One node's agent. `run` is its life."""
+
+    def __init__(
+        self, config: Config, client: Client, runtime: Runtime, images: ImageService, network: NodeNetwork
+    ) -> None:
+        self.config, self.client, self.runtime, self.network = config, client, runtime, network
+        self.name = config.node_name or machine.hostname()
+        self.address = config.node_ip or _own_address(config.kubeconfig)
+        for directory in (config.root_dir, config.log_dir):
+            os.makedirs(directory, mode=0o755, exist_ok=True)
+        self.machine = machine.inspect(config.root_dir)
+        self.readiness = node.Readiness()
+        self._labels = node.labels(self.name, self.machine, config.node_labels)
+        self._image_entries: list[Object] = []
+        self._recorder = Recorder(client, "kubelet", self.name)
+        self._later: list[tuple[Object, str, str, str]] = []
+        self._pod_cidr = ""
+        self._cidr_changed = asyncio.Event()
+        self._image_task: asyncio.Task[None] | None = None
+
+        facts = NodeFacts(
+            name=self.name, ips=[self.address], root_directory=config.root_dir, log_directory=config.log_dir,
+            allocatable=node.allocatable(self.machine, config.max_pods), labels=self._labels,
+            memory_bytes=self.machine.memory_bytes, dns=_dns(config), pids_limit=config.pod_pids_limit,
+        )  # fmt: skip
+        self.keeper = node.NodeKeeper(client, self.name, self._look, config)
+        self.nodes = Informer(client, NODES)
+        self.services = Informer(client, SERVICES, indexers={"namespace": lambda s: [s["metadata"]["namespace"]]})
+        objects = Objects(client)
+        self.images = Images(images, objects, self.tell)
+        self.images.changed = self._images_changed
+        self.volumes = Volumes(facts, objects)
+        host, port = config.kubernetes_service_host, config.kubernetes_service_port
+        fallback = {
+            "KUBERNETES_SERVICE_HOST": host,
+            "KUBERNETES_SERVICE_PORT": port,
+            "KUBERNETES_SERVICE_PORT_HTTPS": port,
+        }
+        variables = ServiceVariables(self.services, fallback)
+        launcher = Launcher(facts, runtime, self.images, objects, self.volumes, variables, self.tell)
+        self.manager = PodManager(launcher, StatusManager(ClientPodApi(client)))
+        self.source = ApiSource(client, self.name, self.manager)
+        routes = Routes(facts, runtime, self.manager, Authorizer(client, self.name), self._unhealthy)
+        self.server = Server(routes)
+        self.port = 0
+        self._watch(variables)
+
+    def _watch(self, variables: ServiceVariables) -> None:
+        self.services.add_handler(
+            added=variables.changed, updated=lambda old, new: variables.changed(new), deleted=variables.changed
+        )
+        self.nodes.add_handler(
+            added=self._node_seen, updated=lambda old, new: self._node_seen(new), deleted=self._node_gone
+        )
+        self.network.follow(self.nodes)
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Until cancelled. Raises OSError if the server's address or certificate cannot be used."""
+        context = None
+        if self.config.tls_cert_file:
+            files = self.config.tls_cert_file, self.config.tls_private_key_file
+            context = tls_context(*files, self.config.client_ca_file)
+            daemon.on_reload(lambda: context.load_cert_chain(*files))
+        daemon.on_reload(self.client.reload)
+        self.port = await self.server.listen(self.config.address, self.config.port, context)
+        log.info("agent node=%s address=%s port=%d", self.name, self.address, self.port)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for task in (self.keeper.run(), self.nodes.run(), self.services.run(), self._recorder.run()):
+                    group.create_task(task)
+                await self._start_runtime()
+                group.create_task(self._bring_up_network())
+                await self.manager.start()
+                for task in (self.manager.run(), self._run_source(), self.volumes.run()):
+                    group.create_task(task)
+                rotation = LogRotation(
+                    self.runtime, self.config.container_log_max_bytes, self.config.container_log_max_files
+                )
+                group.create_task(rotation.run())
+                ready()
+        finally:
+            await self.manager.close()
+            await self.server.close()
+            await self.runtime.close()
+            await self.network.close()
+            await self.client.close()
+
+    def tell(self, pod: Object, kind: str, reason: str, message: str) -> None:
+        """Record an event. Good news may wait a moment, so that it does not compete with what it tells of."""
+        if kind != "Normal":
+            self._recorder.event(pod, kind, reason, message)
+            return
+        if not self._later:
+            asyncio.get_running_loop().call_later(EVENT_DELAY_S, self._tell_now)
+        self._later.append((pod, kind, reason, message))
+
+    def _tell_now(self) -> None:
+        waiting, self._later = self._later, []
+        for pod, kind, reason, message in waiting:
+            self._recorder.event({"apiVersion": "v1", "kind": "Pod", **pod}, kind, reason, message)
+
+    # Coming up.
+
+    async def _start_runtime(self) -> None:
+        """Until the runtime works; the Node says meanwhile what is wrong with it."""
+        places.ensure_secret_store(os.path.join(self.config.root_dir, "memory"))
+        while True:
+            try:
+                await self.runtime.start()
+                await self._load_images()
+                break
+            except RuntimeFailure as failure:
+                log.warning("runtime_not_ready error=%s", failure)
+                self.readiness.runtime = str(failure)
+                self.keeper.poke()
+                await asyncio.sleep(_RETRY_S)
+        self.readiness.runtime = ""
+        await self._list_images()
+
+    async def _load_images(self) -> None:
+        """Load the archives that lie ready for machines without a registry. One that is broken is no reason to stop."""
+        directory = self.config.image_preload_dir
+        if not directory or not os.path.isdir(directory):
+            return
+        for name in sorted(os.listdir(directory)):
+            try:
+                loaded = await self.images.service.load(os.path.join(directory, name))
+                log.info("image_loaded file=%s images=%d", name, len(loaded))
+            except (RuntimeFailure, OSError) as error:
+                log.warning("image_not_loaded file=%s error=%s", name, error)
+
+    async def _bring_up_network(self) -> None:
+        """Set the pod network up when the Node has its CIDR; again should it change."""
+        done = ""
+        while True:
+            if self._pod_cidr and self._pod_cidr != done:
+                cidr = self._pod_cidr
+                try:
+                    await self.network.setup(cidr, self.address)
+                    await self.network.retain([s.id for s in await self.runtime.sandboxes()])
+                except RuntimeFailure as failure:
+                    log.warning("network_not_ready cidr=%s error=%s", cidr, failure)
+                    self.readiness.network = str(failure)
+                    self.keeper.poke()
+                    await asyncio.sleep(_RETRY_S)
+                    continue
+                done = cidr
+                log.info("network_ready cidr=%s", cidr)
+                self.readiness.network = ""
+                self.keeper.poke()
+                self.manager.network_is_ready()
+            self._cidr_changed.clear()
+            await self._cidr_changed.wait()
+
+    async def _run_source(self) -> None:
+        """Take pods once Services are known: their variables belong to every container."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SERVICES_PATIENCE_S):
+                await self.services.synced()
+        await self.source.run()
+
+    # The Node.
+
+    def _node_seen(self, seen: Object) -> None:
+        if seen["metadata"]["name"] != self.name:
+            return
+        self._labels.clear()
+        self._labels.update(seen["metadata"].get("labels") or {})
+        cidr = (seen.get("spec") or {}).get("podCIDR") or ""
+        if cidr and cidr != self._pod_cidr:
+            self._pod_cidr = cidr
+            self._cidr_changed.set()
+
+    def _node_gone(self, seen: Object) -> None:
+        if seen["metadata"]["name"] == self.name:
+            self.keeper.observe(None)
+
+    async def _look(self) -> node.NodeView:
+        return node.NodeView(
+            self.name, [self.address], self.machine, machine.pressure(self.config.root_dir),
+            dataclasses.replace(self.readiness), self.config, self._image_entries,
+        )  # fmt: skip
+
+    def _images_changed(self) -> None:
+        self._image_task = asyncio.get_running_loop().create_task(self._list_images())
+
+    async def _list_images(self) -> None:
+        found = await self.images.service.images()
+        for image in found:
+            self.images.remember(image)
+        self._image_entries = node.image_entries({i.id: ([*i.digests, *i.tags], i.size_bytes) for i in found})
+        self.keeper.poke()
+
+    def _unhealthy(self) -> str:
+        return ""
+
+
+def _dns(config: Config) -> DnsSettings:
+    try:
+        with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except OSError:
+        text = ""
+    return DnsSettings(tuple(config.cluster_dns), config.cluster_domain, text)
+
+
+def _own_address(kubeconfig: str) -> str:
+    """The address from which this machine reaches the API server. Raises OSError, or ValueError without one."""
+    from controlplane.client import credentials
+
+    url = urlsplit(credentials.from_kubeconfig(kubeconfig).server)
+    return machine.address_towards(url.hostname or "127.0.0.1", url.port or 443)
+
+
+async def serve(config: Config, ready: Callable[[], None]) -> None:
+    """The node agent on this machine, until cancelled."""
+    LocalImages = importlib.import_module("nodeagent.images.local").LocalImages  # noqa: N806
+    from nodeagent.network.network import LinuxPodNetwork, NetworkConfig
+    from nodeagent.runtime.service import LinuxRuntime
+
+    network = LinuxPodNetwork(NetworkConfig(os.path.join(config.root_dir, "network"), config.cluster_cidr))
+    images = LocalImages(os.path.join(config.root_dir, "images"))
+    runtime = LinuxRuntime(config.root_dir, config.state_dir, config.runtime_socket, images, network)
+    client = from_kubeconfig(config.kubeconfig, "wherry-nodeagent")
+    await Agent(config, client, runtime, images, network).run(ready)
