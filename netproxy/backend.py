@@ -21,7 +21,8 @@ class BackendError(Exception):
 
 class Backend(Protocol):
     async def replace(self, plans: Plans) -> None:
-        """Make the kernel do exactly `plans`, whatever it did before. Raises BackendError; then nothing has changed."""
+        """Make the kernel do exactly `plans`, whatever it did before. Raises BackendError; each Service then works as
+        before or as planned."""
 
     async def update(self, changes: Mapping[PortName, ServicePlan | None]) -> None:
         """Apply what changed since the last successful call; None: the port is gone. Raises BackendError; then

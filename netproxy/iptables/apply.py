@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from netproxy.backend import BackendError, Plans
 from netproxy.iptables import rules, transaction
-from netproxy.iptables.rules import CANARY, OWNED_PREFIXES, SHARED_CHAINS, TABLES, PortRules, Settings
+from netproxy.iptables.rules import CANARY, TABLES, PortRules, Settings
 from netproxy.model import PortName
 from netproxy.topology import ServicePlan
 
@@ -29,7 +29,6 @@ T = TypeVar("T")
 
 _LOCK_WAIT_S = "5"
 _COMMENTS_UP_TO = 1000  # Service ports; kube-proxy drops its comments beyond 1,000 endpoints
-_OURS = re.compile(r" -[jg] (KUBE-[A-Z-]+[A-Z0-9]*)")
 
 
 class IptablesBackend:
@@ -101,20 +100,9 @@ class IptablesBackend:
         return True
 
     def _cleanup(self) -> None:
-        text: list[str] = []
-        for table in TABLES:
-            saved = self._save(table)
-            chains = [line[1:].split(" ", 1)[0] for line in saved if line.startswith(":KUBE-")]
-            ours = [c for c in chains if c in SHARED_CHAINS[table] or c.startswith(OWNED_PREFIXES)]
-            jumps = []
-            for line in saved:
-                target = _OURS.search(line) if line.startswith("-A ") else None
-                if target and target[1] in ours and line.split(" ", 2)[1] not in ours:
-                    jumps.append("-D" + line[2:])
-            if ours:
-                text += [f"*{table}", *(f":{c} - [0:0]" for c in ours), *jumps, *(f"-X {c}" for c in ours), "COMMIT"]
+        text = transaction.removal({table: self._save(table) for table in TABLES})
         if text:
-            self._restore("\n".join(text) + "\n")
+            self._restore(text)
             # Only our own rules made this setting safe.
             _write_sysctl("net/ipv4/conf/all/route_localnet", "0")
         self._written = {}

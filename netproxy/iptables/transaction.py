@@ -2,48 +2,100 @@
 
 `full()` declares and fills every chain of ours and deletes those found that nobody needs. `difference()` rewrites the
 chains that changed, takes out and puts in single entries of the shared chains, and never mentions the rest: at 5,000
-Services one change is a few lines. Both are one transaction a table: the kernel does all or nothing, and no packet sees
-a half.
+Services one change is a few lines in one transaction. No packet ever sees a half-made Service.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from netproxy.iptables.rules import OWNED_PREFIXES, SHARED_CHAINS, TABLES, PortRules, Settings, shared_rules
+from netproxy.iptables.rules import (
+    NODEPORTS,
+    OWNED_PREFIXES,
+    SERVICES,
+    SHARED_CHAINS,
+    TABLES,
+    PortRules,
+    Settings,
+    shared_rules,
+)
 from netproxy.model import PortName
 
 
 def full(ports: Iterable[PortRules], settings: Settings, found: Iterable[str]) -> str:
-    """All rules. `found`: the nat chains that exist; ours among them that nobody needs any more are deleted."""
+    """All rules. `found`: the nat chains that exist; ours among them that nobody needs any more are deleted.
+
+    The nat table is written from the leaves to the root (endpoints, Services, the shared chains, then deletions), in
+    transactions of at most `_BATCH` sorted chains: iptables-nft compares a new chain's name with all others of its
+    transaction, and 15,000 at once take it six seconds instead of one. A chain never leads to one that is not there."""
+    shared = shared_rules(settings)
     entries: dict[tuple[str, str], list[str]] = {(t, c): [] for t in TABLES for c in SHARED_CHAINS[t]}
-    declared: list[str] = []
-    rules: list[str] = []
-    needed: set[str] = set()
+    owned: dict[str, tuple[str, ...]] = {}
     for port in ports:
+        owned.update(port.chains)
         for table, chain, rule in port.entries:
             entries[table, chain].append(rule)
-        for chain, lines in port.chains.items():
-            needed.add(chain)
-            declared.append(f":{chain} - [0:0]")
-            rules += [f"-A {chain} {line}" for line in lines]
-    for key, lines in shared_rules(settings).items():
+    for key, lines in shared.items():
         entries[key] += lines
-    stale = sorted(c for c in found if c.startswith(OWNED_PREFIXES) and c not in needed)
     text: list[str] = []
-    for table in TABLES:
-        text.append(f"*{table}")
-        text += [f":{chain} - [0:0]" for chain in SHARED_CHAINS[table]]
-        if table == "nat":
-            text += declared
-            text += [f":{chain} - [0:0]" for chain in stale]
-        for chain in SHARED_CHAINS[table]:
-            text += [f"-A {chain} {line}" for line in entries[table, chain]]
-        if table == "nat":
-            text += rules
-            text += [f"-X {chain}" for chain in stale]
-        text.append("COMMIT")
+    for table in ("mangle", "filter"):
+        text += _table(table, {chain: entries[table, chain] for chain in SHARED_CHAINS[table]})
+    last = (SERVICES, NODEPORTS)  # where packets enter: everything they lead to must be there
+    text += _table("nat", {chain: entries["nat", chain] for chain in SHARED_CHAINS["nat"] if chain not in last})
+    for batch in _batches(sorted(owned, key=_leaves_first)):
+        text += _table("nat", {chain: owned[chain] for chain in batch})
+    text += _table("nat", {chain: entries["nat", chain] for chain in last})
+    stale = {chain for chain in found if chain.startswith(OWNED_PREFIXES) and chain not in owned}
+    for batch in _batches(sorted(stale, key=_leaves_first, reverse=True)):
+        text += _table("nat", dict.fromkeys(batch, ()), delete=True)
     return "\n".join(text) + "\n"
+
+
+def removal(saved: Mapping[str, Sequence[str]]) -> str:
+    """Takes out all of ours, given what iptables-save says of each table: first the ways in, then chain by chain. Empty
+    if there is nothing."""
+    text: list[str] = []
+    for table, lines in saved.items():
+        chains = [line[1:].split(" ", 1)[0] for line in lines if line.startswith(":")]
+        shared = [chain for chain in chains if chain in SHARED_CHAINS[table]]
+        owned = [chain for chain in chains if chain.startswith(OWNED_PREFIXES)]
+        ours = {*shared, *owned}
+        if not ours:
+            continue
+        jumps = []
+        for line in lines:
+            target = _TARGET.search(line) if line.startswith("-A ") else None
+            if target and target[1] in ours and line.split(" ", 2)[1] not in ours:
+                jumps.append("-D" + line[2:])
+        text += [f"*{table}", *(f":{chain} - [0:0]" for chain in shared), *jumps, "COMMIT"]
+        for batch in _batches(sorted(owned, key=_leaves_first, reverse=True)):
+            text += _table(table, dict.fromkeys(batch, ()), delete=True)
+        text += _table(table, dict.fromkeys(shared, ()), delete=True)
+    return "\n".join(text) + "\n" if text else ""
+
+
+def _table(table: str, chains: Mapping[str, Sequence[str]], *, delete: bool = False) -> list[str]:
+    """One transaction that makes `chains` have exactly these rules, or deletes them."""
+    text = [f"*{table}"]
+    text += [f":{chain} - [0:0]" for chain in chains]
+    text += [f"-A {chain} {line}" for chain, lines in chains.items() for line in lines]
+    text += [f"-X {chain}" for chain in chains if delete]
+    return [*text, "COMMIT"]
+
+
+def _batches(chains: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(chains), _BATCH):
+        yield chains[start : start + _BATCH]
+
+
+_BATCH = 1000
+_TARGET = re.compile(r" -[jg] (KUBE-\S+)")
+_LEAVES_FIRST = {"KUBE-SEP-": 0, "KUBE-SVC-": 1, "KUBE-SVL-": 1, "KUBE-EXT-": 2, "KUBE-FW-": 3}
+
+
+def _leaves_first(chain: str) -> tuple[int, str]:
+    return _LEAVES_FIRST[chain[: chain.index("-", 5) + 1]], chain
 
 
 def difference(before: Mapping[PortName, PortRules], after: Mapping[PortName, PortRules]) -> str:

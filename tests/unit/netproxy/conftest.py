@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import pytest
 
-
 MODULES = {"comment", "conntrack", "mark", "addrtype", "statistic", "recent", "tcp", "udp", "sctp"}
 
 
