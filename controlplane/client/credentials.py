@@ -1,9 +1,9 @@
 """Who we are and whom we trust: a kubeconfig's files turned into TLS contexts and bearer tokens, kept fresh.
 
 Certificates and keys live in files that others renew. `tls()` makes a new context when `reload()` was called or a file
-changed on disk (the kubeconfig included), so that a renewed certificate is used from the next connection on; `bearer()` reads a token file again
-after a few seconds, as projected service-account tokens ask. Bytes embedded in a kubeconfig work as well, without
-touching the disk. Basic auth, auth providers and exec plugins are not supported.
+changed on disk (the kubeconfig included), so that a renewed certificate is used from the next connection on;
+`bearer()` reads a token file again after a few seconds, as projected service-account tokens ask. Bytes embedded in a
+kubeconfig work as well, without touching the disk. Basic auth, auth providers and exec plugins are not supported.
 """
 
 import asyncio
