@@ -69,7 +69,8 @@ def load_config(cls: type[C], argv: Sequence[str], environ: dict[str, str] | Non
         if given[name] is not None:
             values[name] = given[name]
     missing = [
-        n for n, f in fields.items()
+        n
+        for n, f in fields.items()
         if n not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
     if missing:

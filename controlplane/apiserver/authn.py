@@ -66,7 +66,9 @@ class Authenticator:
         pod = private.get("pod")
         if pod and not self._exists("pods", namespace, pod):
             return None
-        extra: dict[str, tuple[str, ...]] = {"authentication.kubernetes.io/credential-id": (f"JTI={claims.get('jti')}",)}
+        extra: dict[str, tuple[str, ...]] = {
+            "authentication.kubernetes.io/credential-id": (f"JTI={claims.get('jti')}",)
+        }
         if pod:
             extra["authentication.kubernetes.io/pod-name"] = (pod["name"],)
             extra["authentication.kubernetes.io/pod-uid"] = (pod["uid"],)

@@ -1,6 +1,7 @@
-"""What the server itself keeps true: system namespaces, RBAC policy, priority classes, its own Service and endpoints.
+"""What the server itself keeps true: system namespaces, RBAC policy, priority classes, its own Service.
 
-Idempotent, at every start; writes only what differs. It speaks to the registry as an API client would, as system:apiserver.
+Idempotent, at every start; writes only what differs. It speaks to the registry as an API client would, under a name of
+its own, system:apiserver.
 """
 
 import ipaddress

@@ -75,16 +75,26 @@ class Discovery:
             return None
         rows: list[Object] = []
         for resource in resources:
-            row: Object = {"name": resource.plural, "singularName": resource.singular,
-                           "namespaced": resource.namespaced, "kind": resource.kind, "verbs": list(resource.verbs)}  # fmt: skip
+            row: Object = {
+                "name": resource.plural,
+                "singularName": resource.singular,
+                "namespaced": resource.namespaced,
+                "kind": resource.kind,
+                "verbs": list(resource.verbs),
+            }
             if resource.short_names:
                 row["shortNames"] = list(resource.short_names)
             if resource.categories:
                 row["categories"] = list(resource.categories)
             rows.append(row)
             for sub in resource.subresources.values():
-                entry: Object = {"name": f"{resource.plural}/{sub.name}", "singularName": "",
-                                 "namespaced": resource.namespaced, "kind": sub.kind, "verbs": list(sub.verbs)}  # fmt: skip
+                entry: Object = {
+                    "name": f"{resource.plural}/{sub.name}",
+                    "singularName": "",
+                    "namespaced": resource.namespaced,
+                    "kind": sub.kind,
+                    "verbs": list(sub.verbs),
+                }
                 if (sub.group, sub.version) != (group, version):
                     entry |= {"group": sub.group, "version": sub.version}
                 rows.append(entry)
@@ -103,8 +113,10 @@ class Discovery:
                 }
                 for version in self.table.versions(group)
             ]
-            metadata: Object = {"name": group} if group else {}
-            items.append({"metadata": {**metadata, "creationTimestamp": None}, "versions": versions})
+            metadata: Object = {"creationTimestamp": None}
+            if group:
+                metadata["name"] = group
+            items.append({"metadata": metadata, "versions": versions})
         return {"kind": _AGGREGATED, "apiVersion": f"apidiscovery.k8s.io/{form}", "metadata": {}, "items": items}
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from controlplane.api import status
+from controlplane.api import convert, status
 from controlplane.api.resources import Resource, ResourceTable, Subresource
 from controlplane.api.validate import check_body
 from controlplane.apiserver import patches, reviews
-from controlplane.apiserver.authz.authorizer import Authorizer
 from controlplane.apiserver.authn import Authenticator
+from controlplane.apiserver.authz.authorizer import Authorizer
 from controlplane.apiserver.http import Request, Response
 from controlplane.apiserver.node_proxy import NodeProxy
 from controlplane.apiserver.registry import listing, pods, scale, views
@@ -82,10 +82,8 @@ class Handlers:
             return Response(201, to_json(answer))
         view = views.of(request, resource, listing=False)
         obj = self.registry.decode(request, resource)
-        data, made = await self.registry.create(
-            resource, obj, info.namespace, request.user, dry_run=is_dry_run(request)
-        )
-        return Response(201, data if view.plain else to_json(view.one(made)))
+        made = await self.registry.create(resource, obj, info.namespace, request.user, dry_run=is_dry_run(request))
+        return Response(201, view.data(made))
 
     async def _update(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
         return await self._put(request, info, resource, "")
@@ -98,8 +96,8 @@ class Handlers:
         key = self.registry.key(resource, info.namespace, info.name)
         if strategy.allow_create_on_update and not subresource and self.registry.cache.get(key) is None:
             obj["metadata"].setdefault("name", info.name)
-            data, _ = await self.registry.create(resource, obj, info.namespace, request.user, dry_run=dry_run)
-            return Response(201, data)
+            made = await self.registry.create(resource, obj, info.namespace, request.user, dry_run=dry_run)
+            return Response(201, view.data(made))
 
         async def replace(_: Object) -> Object:
             return obj
@@ -121,7 +119,9 @@ class Handlers:
         key = self.registry.key(resource, info.namespace, info.name)
         if kind == "apply":
             if not request.query.get("fieldManager"):
-                raise status.bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch")
+                raise status.bad_request(
+                    'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
+                )
             content.get("metadata", {}).pop("managedFields", None)
             if self.registry.cache.get(key) is None and not subresource:
                 from controlplane.api.validate import decode_checked
@@ -130,8 +130,8 @@ class Handlers:
                 request.warnings += warnings
                 obj["kind"], obj["apiVersion"] = resource.kind, resource.api_version
                 obj.setdefault("metadata", {}).setdefault("name", info.name)
-                data, _ = await self.registry.create(resource, obj, info.namespace, request.user, dry_run=dry_run)
-                return Response(201, data)
+                made = await self.registry.create(resource, obj, info.namespace, request.user, dry_run=dry_run)
+                return Response(201, view.data(made))
         warned: list[str] = []
 
         async def change(old: Object) -> Object:
@@ -156,7 +156,7 @@ class Handlers:
                 details["group"] = resource.group
             answer = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
             return Response(body=to_json(answer))
-        return Response(body=to_json({**obj, "apiVersion": resource.api_version}))
+        return Response(body=to_json(convert.convert(obj, resource.api_version)))
 
     async def _delete_collection(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
         options = self.registry.delete_options(request)
@@ -182,9 +182,7 @@ class Handlers:
 
     # --- subresources ---------------------------------------------------------------------------------------------
 
-    async def _subresource(
-        self, request: Request, info: RequestInfo, resource: Resource, sub: Subresource
-    ) -> Response:
+    async def _subresource(self, request: Request, info: RequestInfo, resource: Resource, sub: Subresource) -> Response:
         if sub.name in _CONNECT:
             await self.registry.admit(Attributes(
                 "CONNECT", resource, sub.name, info.namespace, info.name, request.user, None, None, False
@@ -218,7 +216,9 @@ class Handlers:
     def _body(self, request: Request, sub: Subresource) -> Object:
         """The body of a subresource with a kind of its own. Raises StatusError 400."""
         decoded, _ = decode_body(request)
-        body, warnings = check_body(sub.schema, sub.kind, sub.version, decoded, "Warn", definitions=self.registry.definitions)
+        body, warnings = check_body(
+            sub.schema, sub.kind, sub.version, decoded, "Warn", definitions=self.registry.definitions
+        )
         request.warnings += warnings
         body.setdefault("metadata", {})
         return body
@@ -237,7 +237,9 @@ class Handlers:
 
             async def change(old: Object) -> Object:
                 current = scale.read(old)
-                return scale.write(old, patches.apply(kind, content, current, resource, sub.schema, registry.definitions))
+                return scale.write(
+                    old, patches.apply(kind, content, current, resource, sub.schema, registry.definitions)
+                )
 
         cached = await registry.update(
             resource, info.namespace, info.name, request.user, change, subresource="scale", dry_run=is_dry_run(request)

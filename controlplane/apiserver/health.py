@@ -15,7 +15,8 @@ class Health:
     def __init__(self, version: str, checks: Mapping[str, Check]) -> None:
         major, _, minor = version.partition(".")
         self._version = to_json({
-            "major": major, "minor": minor, "gitVersion": f"v{version}.0+wherry", "gitCommit": "", "gitTreeState": "clean",
+            "major": major, "minor": minor, "gitVersion": f"v{version}.0+wherry", "gitCommit": "",
+            "gitTreeState": "clean",
             "buildDate": "1970-01-01T00:00:00Z", "goVersion": "go0.0", "compiler": "cpython", "platform": "linux/amd64",
         })  # fmt: skip
         self._checks = checks

@@ -178,7 +178,9 @@ def _whole(response: Response) -> web.Response:
 
 
 async def _streamed(raw: web.BaseRequest, response: Response) -> web.StreamResponse:
-    answer = web.StreamResponse(status=response.status, headers={"Content-Type": response.content_type, **(response.headers or {})})
+    answer = web.StreamResponse(
+        status=response.status, headers={"Content-Type": response.content_type, **(response.headers or {})}
+    )
     answer.enable_chunked_encoding()
     stream = response.stream
     assert stream is not None

@@ -33,6 +33,7 @@ class NodeProxy:
         self._cache = cache
         self._files = certificate, key, authority
         self._session: aiohttp.ClientSession | None = None
+        self._closing: asyncio.Future[None] | None = None
 
     async def close(self) -> None:
         if self._session is not None:
@@ -42,7 +43,7 @@ class NodeProxy:
         """Read the certificates again at the next request."""
         session, self._session = self._session, None
         if session is not None:
-            asyncio.ensure_future(session.close())
+            self._closing = asyncio.ensure_future(session.close())
 
     async def connect(self, request: Request, info: RequestInfo) -> Response:
         """Raises StatusError 400, 404, 502."""
@@ -78,7 +79,9 @@ class NodeProxy:
                 asked = spec["containers"][0]["name"]
             if not asked:
                 choices = " ".join(c["name"] for c in spec["containers"])
-                raise status.bad_request(f"a container name must be specified for pod {name}, choose one of: [{choices}]")
+                raise status.bad_request(
+                    f"a container name must be specified for pod {name}, choose one of: [{choices}]"
+                )
         if asked not in known:
             raise status.bad_request(f"container {asked} is not valid for pod {name}")
         return asked
@@ -150,7 +153,9 @@ class NodeProxy:
             raise _unreachable(error) from error
 
         async def takeover(raw: web.BaseRequest) -> web.StreamResponse:
-            client = web.WebSocketResponse(protocols=[node.protocol] if node.protocol else (), max_msg_size=0, autoclose=False)
+            client = web.WebSocketResponse(
+                protocols=[node.protocol] if node.protocol else (), max_msg_size=0, autoclose=False
+            )
             try:
                 await client.prepare(raw)
                 await _relay(client, node)

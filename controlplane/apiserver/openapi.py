@@ -50,9 +50,7 @@ class OpenApi:
 
     def _index(self) -> bytes:
         # The hash in the URL lets clients keep a document for ever; it covers the table and the definitions.
-        paths = {
-            path: {"serverRelativeURL": f"/openapi/v3/{path}?hash={self._hash(path)}"} for path in self._paths()
-        }
+        paths = {path: {"serverRelativeURL": f"/openapi/v3/{path}?hash={self._hash(path)}"} for path in self._paths()}
         return to_json({"paths": paths})
 
     def _hash(self, path: str) -> str:
@@ -120,7 +118,9 @@ class OpenApi:
         if item := self._operations(resource, resource.schema, resource.verbs):
             paths[scope + "/{name}"] = self._item(resource, item, named=True)
         for sub in resource.subresources.values():
-            if operations := self._operations(resource, sub.schema or resource.schema, sub.verbs, (sub.group, sub.version, sub.kind)):
+            if operations := self._operations(
+                resource, sub.schema or resource.schema, sub.verbs, (sub.group, sub.version, sub.kind)
+            ):
                 paths[f"{scope}/{{name}}/{sub.name}"] = self._item(resource, operations, named=True)
         return paths
 
@@ -128,7 +128,13 @@ class OpenApi:
         self, resource: Resource, schema: str, verbs: tuple[str, ...], gvk: tuple[str, str, str] | None = None
     ) -> Object:
         found: Object = {}
-        for verb, method in (("get", "get"), ("create", "post"), ("update", "put"), ("patch", "patch"), ("delete", "delete")):
+        for verb, method in (
+            ("get", "get"),
+            ("create", "post"),
+            ("update", "put"),
+            ("patch", "patch"),
+            ("delete", "delete"),
+        ):
             if verb in verbs and not (verb == "create" and gvk is None):
                 found[method] = self._operation(
                     resource, method, schema if method in ("post", "put", "patch") else "", answer=schema,
@@ -152,7 +158,7 @@ class OpenApi:
         schema = {"$ref": f"#/components/schemas/{answer or resource.schema}"}
         operation: Object = {
             "tags": [f"{(resource.group.partition('.')[0] or 'core')}_{resource.version}"],
-            "operationId": f"{action}{resource.group.title().replace('.', '')}{resource.version.title()}{kind}{len(body)}",
+            "operationId": f"{action}{resource.group.title().replace('.', '')}{resource.version.title()}{kind}",
             "responses": {"200": {"description": "OK", "content": {"application/json": {"schema": schema}}}},
             "x-kubernetes-action": action,
             "x-kubernetes-group-version-kind": {"group": group, "version": version, "kind": kind},
@@ -160,7 +166,11 @@ class OpenApi:
         if writes:
             names = [*_QUERY, "force"] if action == "patch" else _QUERY
             operation["parameters"] = [
-                {"name": n, "in": "query", "schema": {"type": "boolean" if n == "force" else "string", "uniqueItems": True}}
+                {
+                    "name": n,
+                    "in": "query",
+                    "schema": {"type": "boolean" if n == "force" else "string", "uniqueItems": True},
+                }
                 for n in names
             ]
         if action == "patch":
@@ -178,7 +188,9 @@ class OpenApi:
             "swagger": "2.0",
             "info": {"title": "Kubernetes", "version": f"v{self._definitions.version}.0"},
             "paths": {},
-            "definitions": {n: _rebased(self._definitions.schemas[n], "#/definitions/") for n in self._definitions.schemas},
+            "definitions": {
+                n: _rebased(self._definitions.schemas[n], "#/definitions/") for n in self._definitions.schemas
+            },
         }
 
 
@@ -189,7 +201,11 @@ def _rebased(value: Any, root: str) -> Any:
             reference = {"$ref": root + value["$ref"].rpartition("/")[2]}
             others = {k: _rebased(v, root) for k, v in value.items() if k != "$ref"}
             # OpenAPI 3.0 ignores what stands beside a reference: wrap it, as Kubernetes does.
-            return {**others, "allOf": [reference]} if others and root.startswith("#/components") else {**others, **reference}
+            return (
+                {**others, "allOf": [reference]}
+                if others and root.startswith("#/components")
+                else {**others, **reference}
+            )
         return {k: _rebased(v, root) for k, v in value.items()}
     if isinstance(value, list):
         return [_rebased(v, root) for v in value]

@@ -1,8 +1,8 @@
 """What a URL asks for: verb, resource, namespace, name, subresource. Kubernetes' RequestInfo, from path and method.
 
-    /api/v1/namespaces/default/pods/web-0/log   →  get pods/log web-0 in default
-    /apis/apps/v1/deployments?watch=1           →  watch deployments.apps everywhere
-    /version                                    →  get path /version
+/api/v1/namespaces/default/pods/web-0/log   →  get pods/log web-0 in default
+/apis/apps/v1/deployments?watch=1           →  watch deployments.apps everywhere
+/version                                    →  get path /version
 """
 
 import re
@@ -61,11 +61,9 @@ def parse(request: Request) -> RequestInfo:
             verb = "deletecollection"
     elif verb == "get" and request.query_string and not subresource and request.flag("watch"):
         verb = "watch"
-    info = RequestInfo(
-        True, path, verb, group, version, resource, subresource, namespace, name, "/".join(rest[3:])
-    )
-    if not name and verb in ("list", "watch") and "fieldSelector" in request.query_string:
-        # A list of one named object may be allowed by resourceNames, as in Kubernetes.
-        if one := _ONE.search(request.query.get("fieldSelector", "")):
-            info.name = one.group(1)
+    info = RequestInfo(True, path, verb, group, version, resource, subresource, namespace, name, "/".join(rest[3:]))
+    # A list of one named object may be allowed by resourceNames, as in Kubernetes.
+    selects = not name and verb in ("list", "watch") and "fieldSelector" in request.query_string
+    if selects and (one := _ONE.search(request.query.get("fieldSelector", ""))):
+        info.name = one.group(1)
     return info

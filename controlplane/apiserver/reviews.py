@@ -65,7 +65,11 @@ def _user_info(user: User) -> Object:
 def _rules(namespace: str, user: User, authz: Authorizer) -> Object:
     if "system:masters" in user.groups:
         everything: list[Object] = [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
-        return {"resourceRules": everything, "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}], "incomplete": False}
+        return {
+            "resourceRules": everything,
+            "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
+            "incomplete": False,
+        }
     grants = authz.rbac.grants(user)
     rules = [*grants.everywhere, *grants.in_namespace.get(namespace, ())]
     return {

@@ -128,7 +128,9 @@ class ApiServer:
             if response is not None:
                 return response
         if request.path == "/":
-            return Response(body=b'{"paths":["/api","/apis","/healthz","/livez","/metrics","/openapi/v2","/openapi/v3","/readyz","/version"]}')
+            return Response(
+                body=b'{"paths":["/api","/apis","/healthz","/livez","/metrics","/openapi/v2","/openapi/v3","/readyz","/version"]}'
+            )
         if request.path.startswith(("/api/", "/apis/")):
             raise status.not_found()
         return Response(404, b"404 page not found\n", content_type="text/plain; charset=utf-8")

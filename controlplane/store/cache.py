@@ -104,9 +104,7 @@ class WatchCache:
         start = max(store.compacted_revision, store.current_revision - self._window_events // 2)
         pairs: list[tuple[str, Cached]] = []
         while True:
-            page = await store.range(
-                "", start_after=pairs[-1][0] if pairs else "", limit=_LOAD_PAGE, revision=start
-            )
+            page = await store.range("", start_after=pairs[-1][0] if pairs else "", limit=_LOAD_PAGE, revision=start)
             pairs += [(record.key, _cached(record)) for record in page.records]
             if not page.remaining:
                 break

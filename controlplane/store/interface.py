@@ -135,9 +135,7 @@ class Store(Protocol):
     async def get(self, key: str, revision: int | None = None) -> Record | None:
         """The key now, or as it was at `revision`. Raises Compacted, FutureRevision."""
 
-    async def range(
-        self, prefix: str, *, start_after: str = "", limit: int = 0, revision: int | None = None
-    ) -> Page:
+    async def range(self, prefix: str, *, start_after: str = "", limit: int = 0, revision: int | None = None) -> Page:
         """Records under `prefix` whose key is greater than `start_after`, at most `limit` (0: all), as of `revision`
         (None: now). Raises Compacted, FutureRevision."""
 

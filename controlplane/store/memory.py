@@ -91,9 +91,7 @@ class MemoryStore:
         self._check_open()
         return self._at(revision)[1].get(key)
 
-    async def range(
-        self, prefix: str, *, start_after: str = "", limit: int = 0, revision: int | None = None
-    ) -> Page:
+    async def range(self, prefix: str, *, start_after: str = "", limit: int = 0, revision: int | None = None) -> Page:
         self._check_open()
         at, content = self._at(revision)
         keys = sorted(k for k in content if k.startswith(prefix) and k > start_after)

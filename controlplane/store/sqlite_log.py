@@ -112,9 +112,7 @@ def progress(db: sqlite3.Connection) -> tuple[int, int, int]:
 
 def heads(db: sqlite3.Connection) -> dict[str, tuple[int, int]]:
     """For each key that is there: (revision, create_revision). Reads the index only."""
-    rows = db.execute(
-        "SELECT key, max(revision), create_revision, deleted FROM log INDEXED BY log_by_key GROUP BY key"
-    )
+    rows = db.execute("SELECT key, max(revision), create_revision, deleted FROM log INDEXED BY log_by_key GROUP BY key")
     return {key: (revision, created) for key, revision, created, deleted in rows if not deleted}
 
 

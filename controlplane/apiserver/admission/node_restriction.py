@@ -42,7 +42,11 @@ class NodeRestriction:
             raise _refuse(a, f'node "{node}" can only {a.operation.lower()} pods with spec.nodeName set to itself')
         if a.operation == "CREATE":
             if "kubernetes.io/config.mirror" not in (obj["metadata"].get("annotations") or {}):
-                raise _refuse(a, f'pod does not have "kubernetes.io/config.mirror" annotation, node "{node}" can only create mirror pods')
+                raise _refuse(
+                    a,
+                    'pod does not have "kubernetes.io/config.mirror" annotation, '
+                    f'node "{node}" can only create mirror pods',
+                )
         elif a.operation == "UPDATE" and a.subresource != "status":
             raise _refuse(a, f'node "{node}" can only update pod status')
 

@@ -10,8 +10,6 @@ async def admit(a: Attributes) -> None:
         return
     tolerations = list(a.new["spec"].get("tolerations") or ())
     for key in _KEYS:
-        if not any(
-            t.get("key", key) == key and t.get("effect", "NoExecute") == "NoExecute" for t in tolerations
-        ):
+        if not any(t.get("key", key) == key and t.get("effect", "NoExecute") == "NoExecute" for t in tolerations):
             tolerations.append({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
     a.new["spec"]["tolerations"] = tolerations

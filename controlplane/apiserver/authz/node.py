@@ -98,7 +98,11 @@ def references(pod: Mapping[str, Any]) -> set[tuple[str, str, str]]:
 def _named(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for secret in spec.get("imagePullSecrets") or ():
         yield "secrets", secret.get("name", "")
-    for container in [*spec.get("containers", ()), *spec.get("initContainers", ()), *spec.get("ephemeralContainers", ())]:
+    for container in [
+        *spec.get("containers", ()),
+        *spec.get("initContainers", ()),
+        *spec.get("ephemeralContainers", ()),
+    ]:
         for source in container.get("envFrom") or ():
             yield "configmaps", source.get("configMapRef", {}).get("name", "")
             yield "secrets", source.get("secretRef", {}).get("name", "")

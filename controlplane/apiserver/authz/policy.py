@@ -125,7 +125,8 @@ CLUSTER_ROLES: dict[str, list[Object]] = {
     "system:kube-scheduler": [
         _EVENTS,
         _LEASES,
-        rule(_READ, "core", "nodes namespaces persistentvolumeclaims persistentvolumes replicationcontrollers services"),
+        rule(_READ, "core", "nodes namespaces persistentvolumeclaims persistentvolumes services"),
+        rule(_READ, "core", "replicationcontrollers"),
         rule([*_READ, "delete"], "core", "pods"),
         rule(["create"], "core", "bindings pods/binding"),
         rule(["patch", "update"], "core", "pods/status"),
@@ -194,7 +195,11 @@ def objects() -> list[Object]:
         made.append({"kind": "ClusterRole", "apiVersion": version, "metadata": _meta(name, **labels), "rules": rules})
     for name, parts in AGGREGATED.items():
         selectors = [{"matchLabels": {f"rbac.authorization.k8s.io/aggregate-to-{name}": "true"}}]
-        labels = {f"rbac.authorization.k8s.io/aggregate-to-{'admin' if name == 'edit' else 'edit'}": "true"} if name != "admin" else {}
+        labels = (
+            {f"rbac.authorization.k8s.io/aggregate-to-{'admin' if name == 'edit' else 'edit'}": "true"}
+            if name != "admin"
+            else {}
+        )
         rules = [r for part in parts for r in CLUSTER_ROLES[f"system:aggregate-to-{part}"]]
         made.append({
             "kind": "ClusterRole", "apiVersion": version, "metadata": _meta(name, **labels),

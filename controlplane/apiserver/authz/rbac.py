@@ -151,7 +151,10 @@ def _held(atom: Rule, held: Sequence[Rule]) -> bool:
             continue
         if "nonResourceURLs" in atom:
             path = atom["nonResourceURLs"][0]
-            if any(p in (path, "*") or (p.endswith("*") and path.startswith(p[:-1])) for p in rule.get("nonResourceURLs") or ()):
+            if any(
+                p in (path, "*") or (p.endswith("*") and path.startswith(p[:-1]))
+                for p in rule.get("nonResourceURLs") or ()
+            ):
                 return True
             continue
         groups, resources = rule.get("apiGroups") or (), rule.get("resources") or ()
@@ -159,7 +162,7 @@ def _held(atom: Rule, held: Sequence[Rule]) -> bool:
         if group not in groups and "*" not in groups:
             continue
         if resource not in resources and "*" not in resources:
-            main, _, sub = resource.partition("/")
+            sub = resource.partition("/")[2]
             if not (sub and f"*/{sub}" in resources):
                 continue
         names = rule.get("resourceNames")

@@ -8,9 +8,11 @@ from typing import Any
 
 import msgspec
 
-from controlplane.api import status
+from controlplane.api import convert, status
+from controlplane.api.resources import Resource
 from controlplane.api.validate import duplicate_fields
 from controlplane.apiserver.http import Request
+from controlplane.store.cache import Cached
 
 Object = dict[str, Any]
 
@@ -69,8 +71,11 @@ def to_json(value: Any) -> bytes:
     return _encode_json(value)
 
 
-def with_api_version(data: bytes, stored: str, wanted: str) -> bytes:
-    """Stored bytes as another version of the same kind: versions that differ in shape are converted elsewhere."""
+def in_version(cached: Cached, resource: Resource) -> bytes:
+    """A stored object's bytes as `resource`'s version. Where the shape is the same, only apiVersion is replaced."""
+    stored, wanted = resource.storage_version, resource.api_version
     if stored == wanted:
-        return data
-    return data.replace(b'"apiVersion":"%b"' % stored.encode(), b'"apiVersion":"%b"' % wanted.encode(), 1)
+        return cached.data
+    if convert.same_shape(resource.kind, stored, wanted):
+        return cached.data.replace(b'"apiVersion":"%b"' % stored.encode(), b'"apiVersion":"%b"' % wanted.encode(), 1)
+    return _encode_json(convert.convert(cached.object, wanted))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controlplane import clock
-from controlplane.api import defaults, names, status, validation
+from controlplane.api import convert, defaults, names, status, validation
 from controlplane.api.definitions import Definitions
 from controlplane.api.resources import Resource
 from controlplane.api.validate import check_body, decode_checked
@@ -109,8 +109,8 @@ class Registry:
 
     async def create(
         self, resource: Resource, obj: Object, namespace: str, user: User, *, dry_run: bool = False
-    ) -> tuple[bytes, Object]:
-        """Store a new object. Returns its bytes and the object. Raises StatusError 400, 403, 409, 422."""
+    ) -> Cached:
+        """Store a new object. Raises StatusError 400, 403, 409, 422."""
         meta = _new_metadata(obj, resource, namespace)
         generated = not meta.get("name") and bool(meta.get("generateName"))
         kind_strategy = self.strategy(resource)
@@ -127,12 +127,12 @@ class Registry:
             try:
                 if causes := validation.create(resource, obj):
                     raise status.invalid(resource.group, resource.kind, meta.get("name", ""), causes)
-                stored = {**obj, "apiVersion": resource.storage_version}
+                stored = obj if _native(resource) else convert.convert(obj, resource.storage_version)
                 key = self.key(resource, namespace, meta["name"])
                 if dry_run:
                     if self.cache.get(key) is not None:
                         raise status.already_exists(resource.group_resource, meta["name"])
-                    return encode(obj), obj
+                    return Cached(key, encode(stored), 0, 0)
                 cached = await self.cache.create(key, encode(stored))
             except KeyExists:
                 await kind_strategy.refused(obj)
@@ -145,7 +145,7 @@ class Registry:
                 await kind_strategy.refused(obj)
                 raise
             await kind_strategy.created(obj)
-            return cached.data, obj
+            return cached
         raise AssertionError("unreachable")
 
     # --- update ---------------------------------------------------------------------------------------------------
@@ -168,12 +168,12 @@ class Registry:
             if current is None:
                 raise status.not_found(resource.group_resource, name)
             old = current.object
-            if resource.api_version != resource.storage_version:
-                old = {**old, "apiVersion": resource.api_version}
+            if not _native(resource):
+                old = convert.convert(old, resource.api_version)
             new = await change(old)
             new = {**new, "metadata": dict(new["metadata"])}  # it may share structure with `old`, which is everybody's
             await self._prepare(resource, new, old, name, namespace, user, subresource, dry_run)
-            stored = {**new, "apiVersion": resource.storage_version}
+            stored = new if _native(resource) else convert.convert(new, resource.storage_version)
             value = encode(stored)
             if self.strategy(resource).finished(new):
                 if not dry_run:
@@ -220,11 +220,17 @@ class Registry:
             defaults.apply(resource, new)
             await kind_strategy.prepare_update(new, old)
         await self.admit(Attributes("UPDATE", resource, subresource, namespace, name, user, new, old, dry_run))
-        if "generation" in before and subresource not in ("status", "binding") and kind_strategy.generation_changed(new, old):
+        if (
+            "generation" in before
+            and subresource not in ("status", "binding")
+            and kind_strategy.generation_changed(new, old)
+        ):
             meta["generation"] = before["generation"] + 1
         if "deletionTimestamp" in before and set(meta.get("finalizers", ())) - set(before.get("finalizers", ())):
             raise status.invalid(resource.group, resource.kind, name, [
-                status.forbidden_field("metadata.finalizers", "no new finalizers can be added if the object is being deleted")
+                status.forbidden_field(
+                    "metadata.finalizers", "no new finalizers can be added if the object is being deleted"
+                )
             ])  # fmt: skip
         if subresource == "" and (causes := validation.update(resource, new, old)):
             raise status.invalid(resource.group, resource.kind, name, causes)
@@ -240,9 +246,7 @@ class Registry:
             current = self.find(resource, namespace, name)
             old = current.object
             _check_preconditions(resource, old, options)
-            await self.admit(
-                Attributes("DELETE", resource, "", namespace, name, user, None, old, options.dry_run)
-            )
+            await self.admit(Attributes("DELETE", resource, "", namespace, name, user, None, old, options.dry_run))
             new = self._marked(resource, old, options)
             try:
                 if new is None:
@@ -331,6 +335,11 @@ class Registry:
         )
 
 
+def _native(resource: Resource) -> bool:
+    """Whether objects are stored in the version that `resource` is."""
+    return resource.storage_version == resource.api_version
+
+
 def is_dry_run(request: Request, body: Object | None = None) -> bool:
     """Raises StatusError 400 for a directive other than All."""
     asked = (body or {}).get("dryRun") or (request.query_lists.get("dryRun", []) if request.query_string else [])
@@ -343,8 +352,8 @@ def _check_kind(body: Object, resource: Resource) -> None:
     kind, version = body.get("kind", resource.kind), body.get("apiVersion", resource.api_version)
     if (kind, version) != (resource.kind, resource.api_version):
         raise status.bad_request(
-            f"{kind} in version \"{version}\" cannot be handled as a {resource.kind}: the object provided is not of "
-            f"the expected kind {resource.kind} in version \"{resource.api_version}\""
+            f'{kind} in version "{version}" cannot be handled as a {resource.kind}: the object provided is not of '
+            f'the expected kind {resource.kind} in version "{resource.api_version}"'
         )
 
 

@@ -17,7 +17,7 @@ from controlplane.api.resources import Resource
 from controlplane.api.selectors import EVERYTHING, FieldSelector, LabelSelector, parse_labels
 from controlplane.apiserver.http import Request, Response
 from controlplane.apiserver.registry import fields, views
-from controlplane.apiserver.registry.codec import to_json, with_api_version
+from controlplane.apiserver.registry.codec import in_version, to_json
 from controlplane.apiserver.registry.generic import Registry
 from controlplane.store.broadcaster import Overflow
 from controlplane.store.cache import Cached, CacheEvent, WatchCache
@@ -163,7 +163,7 @@ def _answer(view: views.View, items: Sequence[Cached], metadata: Object) -> Resp
     if resource.storage_version == resource.api_version:
         parts = [item.data for item in items]
     else:
-        parts = [with_api_version(i.data, resource.storage_version, resource.api_version) for i in items]
+        parts = [in_version(item, resource) for item in items]
     head = b'{"kind":"%b","apiVersion":"%b","metadata":%b,"items":[' % (
         resource.list_kind.encode(), resource.api_version.encode(), to_json(metadata),
     )  # fmt: skip
@@ -184,7 +184,7 @@ def _open_token(token: str, prefix: str) -> tuple[int, str]:
 
 
 def _invalid_list(resource: Resource, message: str) -> status.StatusError:
-    return status.StatusError(422, "Invalid", f"ListOptions.meta.k8s.io \"\" is invalid: {message}")
+    return status.StatusError(422, "Invalid", f'ListOptions.meta.k8s.io "" is invalid: {message}')
 
 
 async def wait_for(cache: WatchCache, revision: int) -> None:
@@ -349,8 +349,13 @@ class _Encoder:
         if end_of_state:
             metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
         if self.view.form == "Table":
-            obj: Object = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": str(revision)},
-                           "columnDefinitions": None, "rows": []}  # fmt: skip
+            obj: Object = {
+                "kind": "Table",
+                "apiVersion": "meta.k8s.io/v1",
+                "metadata": {"resourceVersion": str(revision)},
+                "columnDefinitions": None,
+                "rows": [],
+            }
             if end_of_state:
                 partial = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
                 obj["rows"] = [{"cells": [], "object": partial}]

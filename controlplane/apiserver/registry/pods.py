@@ -19,17 +19,27 @@ async def bind(registry: Registry, pods: Resource, namespace: str, name: str, bi
     target = binding.get("target") or {}
     node = target.get("name", "")
     if target.get("kind", "Node") not in ("", "Node") or not node:
-        cause = status.required("target.name") if not node else status.not_supported("target.kind", target["kind"], ["Node"])
+        cause = (
+            status.required("target.name")
+            if not node
+            else status.not_supported("target.kind", target["kind"], ["Node"])
+        )
         raise status.invalid("", "Binding", name, [cause])
     uid = binding.get("metadata", {}).get("uid", "")
 
     async def assign(pod: Object) -> Object:
         if uid and uid != pod["metadata"]["uid"]:
-            raise status.conflict("pods", name, f"Precondition failed: UID in precondition: {uid}, UID in object meta: {pod['metadata']['uid']}")
+            raise status.conflict(
+                "pods",
+                name,
+                f"Precondition failed: UID in precondition: {uid}, UID in object meta: {pod['metadata']['uid']}",
+            )
         if "deletionTimestamp" in pod["metadata"]:
             raise status.conflict("pods/binding", name, f"pod {name} is being deleted, cannot be assigned to a host")
         if pod["spec"].get("nodeName"):
-            raise status.conflict("pods/binding", name, f"pod {name} is already assigned to node \"{pod['spec']['nodeName']}\"")
+            raise status.conflict(
+                "pods/binding", name, f'pod {name} is already assigned to node "{pod["spec"]["nodeName"]}"'
+            )
         if pod["spec"].get("schedulingGates"):
             raise status.conflict("pods/binding", name, f"pod {name} has non-empty .spec.schedulingGates")
         annotations = {**(pod["metadata"].get("annotations") or {}), **(binding["metadata"].get("annotations") or {})}
@@ -38,7 +48,12 @@ async def bind(registry: Registry, pods: Resource, namespace: str, name: str, bi
         conditions = [c for c in old.get("conditions", ()) if c["type"] != "PodScheduled"]
         conditions.append({"type": "PodScheduled", "status": "True", "lastProbeTime": None,
                            "lastTransitionTime": clock.rfc3339()})  # fmt: skip
-        return {**pod, "metadata": meta, "spec": {**pod["spec"], "nodeName": node}, "status": {**old, "conditions": conditions}}
+        return {
+            **pod,
+            "metadata": meta,
+            "spec": {**pod["spec"], "nodeName": node},
+            "status": {**old, "conditions": conditions},
+        }
 
     await registry.update(pods, namespace, name, user, assign, subresource="binding")
     return _SUCCESS
@@ -68,7 +83,9 @@ async def _respect_budgets(registry: Registry, pod: Object, namespace: str, user
     if not budgets:
         return
     if len(budgets) > 1:
-        raise status.internal("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.")
+        raise status.internal(
+            "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+        )
     name = budgets[0]["metadata"]["name"]
     from controlplane.api.resources import builtin
 
@@ -80,7 +97,15 @@ async def _respect_budgets(registry: Registry, pod: Object, namespace: str, user
         allowed = current.get("disruptionsAllowed", 0)
         if current.get("observedGeneration", 0) < budget["metadata"].get("generation", 1):
             error = status.too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 10)
-            error.details = {**error.details, "causes": [{"reason": "DisruptionBudget", "message": f"The disruption budget {name} is still being processed by the server."}]}
+            error.details = {
+                **error.details,
+                "causes": [
+                    {
+                        "reason": "DisruptionBudget",
+                        "message": f"The disruption budget {name} is still being processed by the server.",
+                    }
+                ],
+            }
             raise error
         if allowed <= 0:
             error = status.too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 0)
@@ -102,7 +127,9 @@ def issue_token(registry: Registry, signer: Signer, namespace: str, name: str, r
     spec = request.get("spec") or {}
     seconds = spec.get("expirationSeconds", 3600)
     if seconds < 600:
-        cause = status.invalid_value("spec.expirationSeconds", seconds, "may not specify a duration less than 10 minutes")
+        cause = status.invalid_value(
+            "spec.expirationSeconds", seconds, "may not specify a duration less than 10 minutes"
+        )
         raise status.invalid("authentication.k8s.io", "TokenRequest", "", [cause])
     seconds = min(seconds, 1 << 32)
     audiences = spec.get("audiences") or [signer.issuer]
@@ -120,7 +147,11 @@ def issue_token(registry: Registry, signer: Signer, namespace: str, name: str, r
             raise status.not_found(plural, target)
         uid = holder.object["metadata"]["uid"]
         if reference.get("uid") and reference["uid"] != uid:
-            raise status.conflict(plural, target, f"the UID in the bound object reference ({reference['uid']}) does not match the UID in record ({uid})")
+            raise status.conflict(
+                plural,
+                target,
+                f"the UID in the bound object reference ({reference['uid']}) does not match the UID in record ({uid})",
+            )
         bound[kind.lower()] = {"name": target, "uid": uid}
         if kind == "Pod" and (node := holder.object["spec"].get("nodeName")):
             cached_node = registry.cache.get(f"core/nodes/{node}")

@@ -98,7 +98,9 @@ class ServiceStrategy(Strategy):
         if kind in ("NodePort", "LoadBalancer"):
             known = {(p["port"], p.get("protocol", "TCP")): p.get("nodePort") for p in before.get("ports", ())}
             spec["ports"] = [
-                p if p.get("nodePort") else {**p, **({"nodePort": n} if (n := known.get((p["port"], p.get("protocol", "TCP")))) else {})}
+                p
+                if p.get("nodePort")
+                else {**p, **({"nodePort": n} if (n := known.get((p["port"], p.get("protocol", "TCP")))) else {})}
                 for p in spec.get("ports", ())
             ]
         else:
@@ -147,7 +149,9 @@ class ServiceStrategy(Strategy):
             if kind == "LoadBalancer":
                 spec.setdefault("allocateLoadBalancerNodePorts", True)
             held = set(_node_ports(old.get("spec", {})))
-            spec["ports"] = [self._with_port(i, dict(p), held, taken, causes) for i, p in enumerate(spec.get("ports", ()))]
+            spec["ports"] = [
+                self._with_port(i, dict(p), held, taken, causes) for i, p in enumerate(spec.get("ports", ()))
+            ]
         if causes:
             for number in taken[0]:
                 self.addresses.release(number)
@@ -162,13 +166,21 @@ class ServiceStrategy(Strategy):
         try:
             address = ipaddress.ip_address(asked)
         except ValueError:
-            return [status.invalid_value("spec.clusterIPs[0]", asked, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")]
+            return [
+                status.invalid_value(
+                    "spec.clusterIPs[0]", asked, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+                )
+            ]
         if address not in self._network:
             return [status.invalid_value("spec.clusterIPs", [asked],
                     f'failed to allocate IP {asked}: the provided IP ({asked}) is not in the valid range. The range of '
                     f"valid IPs is {self._network}")]  # fmt: skip
         if not self.addresses.reserve(int(address)):
-            return [status.invalid_value("spec.clusterIPs", [asked], f"failed to allocate IP {asked}: provided IP is already allocated")]
+            return [
+                status.invalid_value(
+                    "spec.clusterIPs", [asked], f"failed to allocate IP {asked}: provided IP is already allocated"
+                )
+            ]
         taken[0].append(int(address))
         return []
 
@@ -184,7 +196,14 @@ class ServiceStrategy(Strategy):
             except Exhausted:
                 causes.append(status.invalid_value(field, 0, "range is full"))
         elif asked not in self.ports:
-            causes.append(status.invalid_value(field, asked, f"provided port is not in the valid range. The range of valid ports is {self.ports.first}-{self.ports.last}"))
+            causes.append(
+                status.invalid_value(
+                    field,
+                    asked,
+                    "provided port is not in the valid range. The range of valid ports is "
+                    f"{self.ports.first}-{self.ports.last}",
+                )
+            )
         elif asked not in held and asked not in taken[1]:
             if self.ports.reserve(asked):
                 taken[1].append(asked)

@@ -50,9 +50,7 @@ class Strategy:
     def finished(self, obj: Object) -> bool:
         """Whether nothing holds an object that was marked for deletion any more."""
         meta = obj["metadata"]
-        return (
-            "deletionTimestamp" in meta and not meta.get("finalizers") and not meta.get("deletionGracePeriodSeconds")
-        )
+        return "deletionTimestamp" in meta and not meta.get("finalizers") and not meta.get("deletionGracePeriodSeconds")
 
     async def created(self, obj: Object) -> None:
         """After the object is durable."""
@@ -112,7 +110,6 @@ class NamespaceStrategy(Strategy):
         await super().prepare_update(new, old)
         _take(new, old, "spec")
 
-
     def finished(self, obj: Object) -> bool:
         return super().finished(obj) and not obj.get("spec", {}).get("finalizers")
 
@@ -142,11 +139,12 @@ STRATEGIES: dict[tuple[str, str], type[Strategy]] = {
     ("coordination.k8s.io", "Lease"): LeaseStrategy,
 }
 # Only objects whose desired state somebody observes have a generation.
-WITHOUT_GENERATION = frozenset(
-    "ConfigMap Secret Event Endpoints Namespace Node ServiceAccount Lease Role RoleBinding ClusterRole "
-    "ClusterRoleBinding PersistentVolume PersistentVolumeClaim Service LimitRange ResourceQuota ControllerRevision "
-    "StorageClass VolumeAttachment CSINode CSIDriver RuntimeClass CertificateSigningRequest ComponentStatus".split()
-)
+WITHOUT_GENERATION = frozenset((
+    "ConfigMap", "Secret", "Event", "Endpoints", "Namespace", "Node", "ServiceAccount", "Lease", "Role",
+    "RoleBinding", "ClusterRole", "ClusterRoleBinding", "PersistentVolume", "PersistentVolumeClaim", "Service",
+    "LimitRange", "ResourceQuota", "ControllerRevision", "StorageClass", "VolumeAttachment", "CSINode",
+    "CSIDriver", "RuntimeClass", "CertificateSigningRequest", "ComponentStatus",
+))  # fmt: skip
 
 
 def of(resource: Resource) -> Strategy:

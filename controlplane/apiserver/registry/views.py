@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from controlplane import clock
-from controlplane.api import status, tables
+from controlplane.api import convert, status, tables
 from controlplane.api.resources import Resource
 from controlplane.apiserver.http import Request
-from controlplane.apiserver.registry.codec import to_json, with_api_version
+from controlplane.apiserver.registry.codec import in_version, to_json
 from controlplane.store.cache import Cached
 
 Object = dict[str, Any]
@@ -35,7 +35,7 @@ class View:
     def data(self, cached: Cached) -> bytes:
         """One object's bytes."""
         if self.plain:
-            return with_api_version(cached.data, self.resource.storage_version, self.resource.api_version)
+            return in_version(cached, self.resource)
         return to_json(self.one(cached.object))
 
     def one(self, obj: Object, *, columns: bool = True) -> Object:
@@ -59,7 +59,7 @@ class View:
         for obj in objects:
             row: Object = {"cells": tables.cells(self.resource, obj, now)}
             if self.include == "Object":
-                row["object"] = {**obj, "kind": self.resource.kind, "apiVersion": self.resource.api_version}
+                row["object"] = convert.convert(obj, self.resource.api_version)
             elif self.include != "None":
                 row["object"] = self._partial(obj)
             rows.append(row)
