@@ -136,7 +136,7 @@ class DeploymentController(Controller):
         super().__init__(context)
         self.pods = self.view(PODS)
         self.sets = self.view(REPLICASETS)
-        self.deployments = self.watch(DEPLOYMENTS)
+        self.deployments = self.watch(DEPLOYMENTS, ignore_status=True)
         self.sets.add_handler(added=self._set_changed, updated=self._set_updated, deleted=self._set_changed)
         self.pods.add_handler(deleted=self._pod_gone, updated=self._pod_updated)
 

@@ -197,7 +197,7 @@ class ServiceFollower(Controller):
     def _pod_changed(self, pod: meta.Object) -> None:
         for service in self.services.by_index("namespace", meta.namespace(pod)):
             if selecting(service, pod):
-                self.enqueue(service)
+                self.enqueue_paced(meta.key(service))
 
     def _pod_updated(self, old: meta.Object, new: meta.Object) -> None:
         if matters(old, new):

@@ -91,6 +91,15 @@ def with_spec(obj: Object, **fields: Any) -> Object:
     return {**obj, "spec": {k: v for k, v in spec.items() if v is not None}}
 
 
+def differ_only_in_status(old: Object, new: Object) -> bool:
+    """Whether an update changed neither spec nor metadata (but for the resourceVersion)."""
+    before, after = dict(old["metadata"]), dict(new["metadata"])
+    for bookkeeping in ("resourceVersion", "managedFields"):
+        before.pop(bookkeeping, None)
+        after.pop(bookkeeping, None)
+    return before == after and old.get("spec") == new.get("spec")
+
+
 def reference(api_version: str, kind: str, obj: Object) -> Object:
     """An ObjectReference to `obj`, for events."""
     ref = {"apiVersion": api_version, "kind": kind, "name": name(obj), "uid": uid(obj)}

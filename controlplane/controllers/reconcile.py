@@ -28,6 +28,9 @@ from controlplane.controllers.view import Indexer, View
 
 log = logging.getLogger(__name__)
 
+_PACE_SECONDS = 0.05
+_PACED_KEYS = 10_000
+
 
 def _namespace_index(obj: meta.Object) -> tuple[str, ...]:
     return (meta.namespace(obj),)
@@ -111,6 +114,7 @@ class Controller:
         self.writer = context.writer
         self.recorder = context.recorder(self.name)
         self.queue: WorkQueue[str] = WorkQueue()
+        self._paced: dict[str, float] = {}  # key -> loop time at which it was last due
         self.needs: list[ApiResource] = []
         """What must be complete before this controller starts."""
 
@@ -124,14 +128,31 @@ class Controller:
         self.needs.append(resource)
         return self.context.view(resource, namespace, field_selector)
 
-    def watch(self, resource: ApiResource) -> View:
-        """The shared view of the resource that this controller is about: every change queues its key."""
+    def watch(self, resource: ApiResource, *, ignore_status: bool = False) -> View:
+        """The shared view of the resource that this controller is about: every change queues its key.
+        `ignore_status`: but for changes of nothing but the status, which are its own."""
         view = self.view(resource)
-        view.add_handler(added=self.enqueue, updated=lambda old, new: self.enqueue(new), deleted=self.enqueue)
+
+        def updated(old: meta.Object, new: meta.Object) -> None:
+            if not (ignore_status and meta.differ_only_in_status(old, new)):
+                self.enqueue(new)
+
+        view.add_handler(added=self.enqueue, updated=updated, deleted=self.enqueue)
         return view
 
     def enqueue(self, obj: meta.Object) -> None:
         self.queue.add(meta.key(obj))
+
+    def enqueue_paced(self, key: str) -> None:
+        """Queue `key` at once, or 50 ms after it was last queued so: when thirty pods become ready together, what
+        follows from them is written a few times, not thirty."""
+        now, last = asyncio.get_running_loop().time(), self._paced.get(key, 0.0)
+        if last > now:
+            return  # due in a moment anyway
+        if len(self._paced) > _PACED_KEYS:
+            self._paced.clear()  # forgetting only means not to wait once
+        self._paced[key] = due = max(last + _PACE_SECONDS, now)
+        self.queue.add_after(key, due - now)
 
     async def perform(self, action: Action) -> meta.Object | None:
         """Execute one action and say so."""

@@ -76,7 +76,7 @@ class ReplicaSetController(Controller):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.pods = self.view(PODS)
-        self.sets = self.watch(self.resource)
+        self.sets = self.watch(self.resource, ignore_status=True)
         self.control = PodControl(self.writer, self.event)
         self.pods.add_handler(added=self._pod_changed, updated=self._pod_updated, deleted=self._pod_changed)
 
@@ -86,13 +86,15 @@ class ReplicaSetController(Controller):
     def _pod_updated(self, old: meta.Object, new: meta.Object) -> None:
         if controller_uid(old) != controller_uid(new):
             self._pod_changed(old)
-        self._pod_changed(new)
+        # a pod that stops counting is replaced at once; all else only changes the status
+        self._pod_changed(new, at_once=pods.is_active(old) and not pods.is_active(new))
 
-    def _pod_changed(self, pod: meta.Object) -> None:
+    def _pod_changed(self, pod: meta.Object, at_once: bool = True) -> None:
         ref = controller_of(pod)
         if ref is not None:
             if ref["kind"] == self.resource.kind and ref["apiVersion"] == self.resource.api_version:
-                self.queue.add(f"{meta.namespace(pod)}/{ref['name']}")
+                key = f"{meta.namespace(pod)}/{ref['name']}"
+                self.queue.add(key) if at_once else self.enqueue_paced(key)
         elif not meta.is_deleting(pod):
             for rs in self.sets.by_index("namespace", meta.namespace(pod)):
                 if self.selector(rs).matches(meta.labels(pod)):
