@@ -1,26 +1,67 @@
 """What an API client may rely on, whoever answers: the fake in a dict, or the real server in this process."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from controlplane.api.status import StatusError
+from controlplane.apiserver.http import Request, User
+from controlplane.apiserver.server import ApiServer, Config
 from controlplane.client.fake import FakeAPI
-from controlplane.client.resources import CONFIGMAPS, DEPLOYMENTS, NAMESPACES, NODES, PODS
+from controlplane.client.inprocess import InProcessTransport
+from controlplane.client.resources import CONFIGMAPS, DEPLOYMENTS, NAMESPACES, NODES, PODS, SERVICEACCOUNTS
 from controlplane.client.rest import Client
+from pki import provision
+from pki.layout import Layout
 
 NS = "contract"
 
 
-@pytest.fixture(params=["fake"])
-async def client(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
-    client = FakeAPI().client()
-    await client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NS}})
-    yield client
-    await client.close()
+@asynccontextmanager
+async def fake(directory: Path) -> AsyncIterator[Client]:
+    yield FakeAPI().client()
+
+
+@asynccontextmanager
+async def server(directory: Path) -> AsyncIterator[Client]:
+    """The real API server over an empty store in memory, reached without a socket."""
+    layout, now = Layout.under(directory), datetime.now(UTC)
+    provision.control_plane(layout, provision.authority(layout, now), "https://127.0.0.1:6443", (), now)
+    config = Config(
+        "127.0.0.1",
+        store="memory:",
+        service_account_signing_key_file=str(layout.service_account_key),
+        kubelet_client_certificate=str(layout.cert("apiserver-kubelet-client")),
+        kubelet_client_key=str(layout.key("apiserver-kubelet-client")),
+        kubelet_certificate_authority=str(layout.ca_cert),
+    )
+    server = ApiServer(config)
+    await server.start()
+    admin = User("kubernetes-admin", ("system:masters", "system:authenticated"))
+
+    def make(method: str, path: str, query: str, headers: Mapping[str, str], body: bytes) -> Request:
+        return Request(method, path, query, CIMultiDictProxy(CIMultiDict(headers)), body, peer=admin)
+
+    try:
+        yield Client(InProcessTransport(server.handle, make))
+    finally:
+        await server.stop()
+
+
+@pytest.fixture(params=[fake, server], ids=["fake", "server"])
+async def client(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Client]:
+    async with request.param(tmp_path) as client:
+        await client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NS}})
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": NS}}
+        await client.create(SERVICEACCOUNTS, account)  # pods are not admitted without; a controller's work otherwise
+        yield client
+        await client.close()
 
 
 def config(name: str, **labels: str) -> dict[str, Any]:
