@@ -156,5 +156,9 @@ def main(cls: type[C], serve: Serve[C], argv: Sequence[str] | None = None) -> in
         print(f"{cls.__module__}: {error}", file=sys.stderr)
         return 2
     setup_logging(getattr(config, "log_level", "info"))
-    run(serve, config)
+    try:
+        run(serve, config)
+    except ConfigError as error:  # what only the daemon itself can judge
+        print(f"{cls.__module__}: {error}", file=sys.stderr)
+        return 2
     return 0

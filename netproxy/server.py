@@ -38,7 +38,7 @@ class Config:
     kubeconfig: str = str(Layout().kubeconfig("netproxy"))
     """Path of a kubeconfig for system:kube-proxy."""
     node_ip: str = ""
-    """This node's InternalIP; empty: taken from its Node object when that is needed."""
+    """This node's InternalIP. Needed only for load balancers whose source ranges include this node."""
     mode: str = "iptables"
     """How: iptables (ipvs and nftables are to come)."""
     cluster_cidr: str = "10.244.0.0/16"

@@ -7,19 +7,17 @@ thread where it was even when the work in between fails.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 from collections.abc import Iterator
 
+from nodeagent.linux.syscalls import call
+
 CLONE_NEWNET = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def setns(fd: int) -> None:
-    """Move the calling thread into the network namespace `fd`. Raises OSError (EPERM, EINVAL)."""
-    if _libc.setns(fd, CLONE_NEWNET):
-        code = ctypes.get_errno()
-        raise OSError(code, f"setns(CLONE_NEWNET): {os.strerror(code)}")
+    """Move the calling thread into the network namespace `fd`. Raises KernelError (EPERM, EINVAL)."""
+    call("setns", fd, CLONE_NEWNET)
 
 
 def open_namespace(path: str) -> int:

@@ -82,6 +82,7 @@ class LinuxPodNetwork:
         self._pod_cidr = ""
         self._node_ip = ""
         self._peers: tuple[Peer, ...] = ()
+        self._attached: set[str] = set()  # sandboxes, by this object
         self._chains: list[Chain] = []  # as last written
         self._sync: asyncio.Task[None] | None = None
         self._again = False
@@ -112,9 +113,10 @@ class LinuxPodNetwork:
         await self._run(lambda: self._detach(sandbox_id), f"detach sandbox {sandbox_id[:12]}")
 
     async def retain(self, sandbox_ids: Iterable[str]) -> None:
-        """Detach every sandbox that is not in `sandbox_ids`: what a killed agent left behind."""
+        """Detach every sandbox that is not in `sandbox_ids`: what a killed agent left behind. Whatever this object has
+        attached itself is spared, as it may be younger than the caller's list."""
         alive = set(sandbox_ids)
-        await self._run(lambda: self._retain(alive), "release stale sandboxes")
+        await self._run(lambda: self._retain(alive | self._attached), "release stale sandboxes")
 
     async def update_nodes(self, nodes: Iterable[dict[str, Any]]) -> None:
         """Make routes and masquerading fit these Node objects (this node may be among them). Raises NetworkFailure."""
@@ -206,6 +208,7 @@ class LinuxPodNetwork:
 
     def _attach(self, sandbox_id: str, netns_path: str, ports: Sequence[PortMapping]) -> Sequence[str]:
         assert self._pool is not None and self._hostports is not None and self._netlink is not None
+        self._attached.add(sandbox_id)
         known = self._pool.lookup(sandbox_id) is not None
         address = self._pool.lease(sandbox_id)
         try:
@@ -232,6 +235,7 @@ class LinuxPodNetwork:
         return (address,)
 
     def _detach(self, sandbox_id: str) -> None:
+        self._attached.discard(sandbox_id)
         if self._pool is None or self._hostports is None:
             return
         self._hostports.withdraw(sandbox_id)
