@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Callable
 
 from controlplane import clock
@@ -20,6 +21,7 @@ from nodeagent.runtime.state import Ready, Sandbox, SandboxFile
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 30.0  # from SIGKILL to everything in a sandbox to its shim's answer
 _REASON = "CreatePodSandboxError"
 
 
@@ -140,8 +142,14 @@ class Sandboxes:
         async with sandbox.stopping:
             link, sandbox.link = sandbox.link, None
             if link is not None:
-                with contextlib.suppress(RuntimeFailure):
-                    await link.request({"op": "stop"})
+                try:
+                    await asyncio.wait_for(link.request({"op": "stop"}), STOP_TIMEOUT_S)
+                except TimeoutError:  # something in it does not die, or the shim is ill: it goes, the rest may follow
+                    log.warning("shim does not stop sandbox=%s pid=%d", sandbox.id, sandbox.pid)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(sandbox.pid, signal.SIGKILL)
+                except RuntimeFailure:
+                    pass
                 link.close()
             for container in sandbox.containers.values():
                 if container.exit is None and container.started is not None:

@@ -237,11 +237,13 @@ class Shim:
         """Kill everything, write down how it ended, and end. The reply comes when all is dead."""
         for process in list(self.processes.values()):
             self._signal(process, signal.SIGKILL)
+        # A namespace's first process cannot end before everything else in it has been waited for, and that is our
+        # work, too: execs first, then containers, then what they share.
+        for process in sorted(self.processes.values(), key=lambda p: p.owner is None):
+            self._ended(process)
         if self.pause is not None:
             self._signal(self.pause, signal.SIGKILL)
             os.waitid(os.P_PID, self.pause.pid, os.WEXITED)
-        for process in list(self.processes.values()):
-            self._ended(process)
         self._running = False
         os.unlink(self.directory + "/shim.sock")
         return {}

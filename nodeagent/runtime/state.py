@@ -166,7 +166,7 @@ class Sandbox:
     @property
     def cgroup(self) -> str:
         """Relative to the node's directory; the parent of the containers' own."""
-        return self.file.config.cgroup_parent.strip("/") or f"wherry/{self.file.id}"
+        return self.file.config.cgroup_parent.strip("/") or f"wherry-{self.file.id}"
 
     @property
     def netns_path(self) -> str:

@@ -55,9 +55,9 @@ async def runtime_kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIt
     try:
         await runtime.start()
         yield Kit(runtime, image.id, tmp_path / "logs")
+    finally:
         for sandbox in await runtime.sandboxes():
             await runtime.remove_sandbox(sandbox.id)
-    finally:
         await runtime.close()
         zygote.kill()
         zygote.wait()

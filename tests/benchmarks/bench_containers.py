@@ -1,0 +1,265 @@
+"""Start and finish of /bin/true: ours against crun, interleaved, one at a time and 30 at once; and what processes cost.
+
+Both sides make everything new each time: all namespaces, cgroups, an overlay root with `volatile`, the default
+capabilities and seccomp filter, and remove it all. Ours is a pod (sandbox, container, events, state on disk) driven
+through the same interface that the agent uses; crun gets a bundle and `crun run`. `pod` counts the sandbox, too,
+`container` only create, start, exit and remove in a sandbox that is there.
+
+    python tests/benchmarks/bench_containers.py [--rounds N] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from nodeagent.linux import capabilities
+from nodeagent.linux.mounts import MS_BIND, MS_PRIVATE, MS_REC
+from nodeagent.linux.seccomp import default, numbers
+from nodeagent.linux.syscalls import call
+from nodeagent.runtime import launch
+from nodeagent.runtime.fake import FakeImages, FakeNetwork
+from nodeagent.runtime.interface import ContainerConfig, ContainerEvent, PodIdentity, SandboxConfig
+from nodeagent.runtime.rootfs import MASKED_PATHS, READONLY_PATHS
+from nodeagent.runtime.service import LinuxRuntime
+
+AT_ONCE = 30
+
+
+class Ours:
+    """The runtime with an image of busybox, and a listener that turns STOPPED events into futures."""
+
+    def __init__(self, base: Path, layer: str) -> None:
+        images = FakeImages()
+        image = images.add("busybox")
+        images.local["busybox"] = dataclasses.replace(image, layers=(layer,))
+        self.image = image.id
+        self.logs = str(base / "logs")
+        paths = (str(base / "root"), str(base / "state"), str(base / "zygote.sock"))
+        self.zygote = subprocess.Popen(launch.command(*paths), stderr=subprocess.DEVNULL)
+        self.runtime = LinuxRuntime(*paths, images, FakeNetwork())
+        self._stopped: dict[str, asyncio.Future[None]] = {}
+        self._count = 0
+
+    async def listen(self) -> None:
+        async for event in self.runtime.events():
+            self._done(event)
+
+    def _done(self, event: ContainerEvent) -> None:
+        if event.type == "STOPPED" and event.container_id in self._stopped:
+            self._stopped.pop(event.container_id).set_result(None)
+
+    def sandbox(self) -> SandboxConfig:
+        self._count += 1
+        uid = f"bench-{self._count}"
+        return SandboxConfig(PodIdentity("bench", uid, uid), uid, f"{self.logs}/{uid}")
+
+    async def container(self, sandbox_id: str) -> None:
+        self._count += 1
+        config = ContainerConfig("main", self._count, self.image, command=("/bin/true",), log_path="main/0.log")
+        container_id = await self.runtime.create_container(sandbox_id, config)
+        stopped = self._stopped[container_id] = asyncio.get_running_loop().create_future()
+        await self.runtime.start_container(container_id)
+        await stopped
+        await self.runtime.remove_container(container_id)
+
+    async def pod(self) -> None:
+        sandbox = await self.runtime.run_sandbox(self.sandbox())
+        await self.container(sandbox.id)
+        await self.runtime.remove_sandbox(sandbox.id)
+
+
+class Crun:
+    """crun with a bundle a container; its overlay is mounted and unmounted as an engine would do it."""
+
+    def __init__(self, base: Path, layer: str) -> None:
+        self._base = base / "crun"
+        self._layer = layer
+        self._count = 0
+
+    def bundle(self) -> tuple[str, str]:
+        self._count += 1
+        name = f"wherry-bench-{os.getpid()}-{self._count}"
+        directory = self._base / name
+        for part in ("upper", "work", "rootfs"):
+            (directory / part).mkdir(parents=True)
+        (directory / "config.json").write_text(json.dumps(self._spec(name)))
+        return name, str(directory)
+
+    async def run(self) -> None:
+        name, directory = self.bundle()
+        overlay = f"lowerdir={self._layer},upperdir={directory}/upper,workdir={directory}/work,volatile"
+        root = f"{directory}/rootfs".encode() + b"\0"
+        call("mount", b"overlay\0", root, b"overlay\0", 0, overlay.encode() + b"\0", path=overlay)
+        process = await asyncio.create_subprocess_exec(
+            "crun", "--cgroup-manager=cgroupfs", "run", "--bundle", directory, name,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        _, errors = await process.communicate()
+        if process.returncode != 0:
+            raise RuntimeError(f"crun: {errors.decode()}")
+        call("umount2", root, 0, path=directory)
+        shutil.rmtree(directory)
+
+    def _spec(self, name: str) -> dict[str, Any]:
+        caps = [f"CAP_{c}" for c in capabilities.DEFAULT]
+        rules = default.rules(numbers.X86_64, capabilities.mask(capabilities.DEFAULT))
+        names = [n for n, number in numbers.X86_64.items() if number in rules]
+        mounts = [
+            ("/proc", "proc", "proc", []),
+            ("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+            ("/dev/pts", "devpts", "devpts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
+            ("/dev/shm", "tmpfs", "shm", ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+            ("/dev/mqueue", "mqueue", "mqueue", ["nosuid", "noexec", "nodev"]),
+            ("/sys", "sysfs", "sysfs", ["nosuid", "noexec", "nodev", "ro"]),
+            ("/sys/fs/cgroup", "cgroup", "cgroup", ["nosuid", "noexec", "nodev", "ro"]),
+        ]
+        return {
+            "ociVersion": "1.0.2",
+            "process": {
+                "user": {"uid": 0, "gid": 0}, "args": ["/bin/true"], "env": ["PATH=/bin"], "cwd": "/",
+                "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), caps),
+            },
+            "root": {"path": "rootfs"}, "hostname": name,
+            "mounts": [{"destination": d, "type": t, "source": s, "options": o} for d, t, s, o in mounts],
+            "linux": {
+                "cgroupsPath": f"/{name}",
+                "resources": {"pids": {"limit": 1000}},
+                "namespaces": [{"type": t} for t in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
+                "maskedPaths": list(MASKED_PATHS), "readonlyPaths": list(READONLY_PATHS),
+                "seccomp": {
+                    "defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64"],
+                    "syscalls": [{"names": names, "action": "SCMP_ACT_ALLOW"}],
+                },
+            },
+        }  # fmt: skip
+
+
+def please_crun() -> None:
+    """crun refuses a machine whose cgroup2, beside v1, has a controller. In a mount namespace of our own, it has none."""
+    file = "/sys/fs/cgroup/unified/cgroup.controllers"
+    if os.path.exists(file) and Path(file).read_text().strip():
+        call("unshare", 0x20000)
+        call("mount", b"none\0", b"/\0", 0, MS_REC | MS_PRIVATE, 0)
+        call("mount", b"/dev/null\0", file.encode() + b"\0", 0, MS_BIND, 0)
+
+
+def machine_cpu_ms() -> float:
+    """CPU time that the whole machine has spent so far, in ms: includes what kernel threads do for us."""
+    with open("/proc/stat", encoding="ascii") as stat:
+        user, nice, system, _, _, irq, softirq, *_ = (int(x) for x in stat.readline().split()[1:])
+    return (user + nice + system + irq + softirq) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+async def one(action: Callable[[], Awaitable[None]]) -> float:
+    start = time.perf_counter()
+    await action()
+    return (time.perf_counter() - start) * 1000
+
+
+async def burst(action: Callable[[], Awaitable[None]]) -> tuple[float, float]:
+    """(wall, CPU) in ms for each of AT_ONCE concurrent actions."""
+    start, cpu = time.perf_counter(), machine_cpu_ms()
+    await asyncio.gather(*(action() for _ in range(AT_ONCE)))
+    return (time.perf_counter() - start) * 1000 / AT_ONCE, (machine_cpu_ms() - cpu) / AT_ONCE
+
+
+def private_kb(pid: int) -> tuple[int, int]:
+    """(private dirty, resident) of a process in kB."""
+    fields = {}
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+        for line in file:
+            if line.endswith("kB\n"):
+                name, value, _ = line.split()
+                fields[name] = int(value)
+    return fields["Private_Dirty:"], fields["Rss:"]
+
+
+async def measure(rounds: int) -> dict[str, float]:
+    base = Path(tempfile.mkdtemp(prefix="wherry-bench-", dir="/var/tmp"))
+    layer = base / "layer"
+    for part in ("bin", "proc", "dev", "sys"):
+        (layer / part).mkdir(parents=True)
+    shutil.copy("/bin/busybox", layer / "bin/busybox")
+    (layer / "bin/true").symlink_to("busybox")
+    ours, crun = Ours(base, str(layer)), Crun(base, str(layer))
+    listener = None
+    try:
+        await ours.runtime.start()
+        listener = asyncio.ensure_future(ours.listen())
+        standing = await ours.runtime.run_sandbox(ours.sandbox())
+
+        async def container() -> None:
+            await ours.container(standing.id)
+
+        for _ in range(3):
+            await one(ours.pod), await one(container), await one(crun.run)
+        single: dict[str, list[float]] = {"pod": [], "container": [], "crun": []}
+        bursts: dict[str, list[tuple[float, float]]] = {"pod": [], "crun": []}
+        for _ in range(rounds):
+            single["pod"].append(await one(ours.pod))
+            single["crun"].append(await one(crun.run))
+            single["container"].append(await one(container))
+        for _ in range(max(3, rounds // 10)):
+            bursts["pod"].append(await burst(ours.pod))
+            bursts["crun"].append(await burst(crun.run))
+        shim_dirty, _ = private_kb(ours.runtime._pods.all[standing.id].pid)
+        _, zygote_rss = private_kb(ours.zygote.pid)
+        result = {f"{name}_ms": statistics.median(values) for name, values in single.items()}
+        for name, values in bursts.items():
+            result[f"{name}_burst_ms"] = statistics.median(v[0] for v in values)
+            result[f"{name}_burst_cpu_ms"] = statistics.median(v[1] for v in values)
+        result["pod_to_crun"] = result["pod_ms"] / result["crun_ms"]
+        result["container_to_crun"] = result["container_ms"] / result["crun_ms"]
+        result["burst_to_crun"] = result["pod_burst_ms"] / result["crun_burst_ms"]
+        result["burst_cpu_to_crun"] = result["pod_burst_cpu_ms"] / result["crun_burst_cpu_ms"]
+        result["shim_private_dirty_kb"] = shim_dirty
+        result["zygote_rss_kb"] = zygote_rss
+        result["agent_peak_rss_kb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return result
+    finally:
+        for sandbox in await ours.runtime.sandboxes():
+            await ours.runtime.remove_sandbox(sandbox.id)
+        await asyncio.sleep(0.2)
+        if listener:
+            listener.cancel()
+        await ours.runtime.close()
+        ours.zygote.kill()
+        ours.zygote.wait()
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--json")
+    options = parser.parse_args()
+    if os.geteuid() != 0 or not shutil.which("crun") or not os.path.exists("/bin/busybox"):
+        print("skipped: needs root, crun and /bin/busybox", file=sys.stderr)
+        return 0
+    please_crun()
+    result = asyncio.run(measure(options.rounds))
+    for name, value in result.items():
+        print(f"{name:24} {value:10.2f}")
+    if options.json:
+        Path(options.json).write_text(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
