@@ -14,10 +14,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import importlib
 import logging
 import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -282,12 +282,16 @@ def _own_address(kubeconfig: str) -> str:
 
 async def serve(config: Config, ready: Callable[[], None]) -> None:
     """The node agent on this machine, until cancelled."""
-    LocalImages = importlib.import_module("nodeagent.images.local").LocalImages  # noqa: N806
+    from nodeagent.images.service import LocalImages
     from nodeagent.network.network import LinuxPodNetwork, NetworkConfig
     from nodeagent.runtime.service import LinuxRuntime
 
     network = LinuxPodNetwork(NetworkConfig(os.path.join(config.root_dir, "network"), config.cluster_cidr))
-    images = LocalImages(os.path.join(config.root_dir, "images"))
+    images = LocalImages(Path(config.root_dir, "images"))
+    await images.start()
     runtime = LinuxRuntime(config.root_dir, config.state_dir, config.runtime_socket, images, network)
     client = from_kubeconfig(config.kubeconfig, "wherry-nodeagent")
-    await Agent(config, client, runtime, images, network).run(ready)
+    try:
+        await Agent(config, client, runtime, images, network).run(ready)
+    finally:
+        await images.close()

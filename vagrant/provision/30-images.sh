@@ -6,6 +6,9 @@ set -euo pipefail
 target=/var/lib/wherry/lab/images/busybox.tar
 if [ ! -e "$target" ] || [ /bin/busybox -nt "$target" ]; then
     mkdir -p "$(dirname "$target")"
-    step "busybox image" "$venv/bin/python" -m nodeagent.images.build --busybox /bin/busybox --tag busybox:1.35 --output "$target" ||
+    step "busybox image" "$venv/bin/python" -c "
+from pathlib import Path
+from nodeagent.images.build import busybox
+busybox(Path('$target'))" ||
         fail "the busybox image could not be built" "is /bin/busybox there? apt-get install busybox-static"
 fi

@@ -67,11 +67,14 @@ async def run(lab: Lab, example: Path, say: Say) -> None:
 async def _apply(client: Client, obj: dict[str, Any]) -> None:
     kind, meta = _KINDS[obj["kind"]], obj["metadata"]
     try:
-        await client.create(kind, obj, meta["namespace"])
+        try:
+            await client.patch(kind, meta["name"], obj, meta["namespace"], kind="strategic")
+        except StatusError as error:
+            if error.reason != "NotFound":
+                raise
+            await client.create(kind, obj, meta["namespace"])
     except StatusError as error:
-        if error.reason != "AlreadyExists":
-            raise NotProven(f"{obj['kind']} {meta['name']}: {error.message}") from error
-        await client.patch(kind, meta["name"], obj, meta["namespace"], kind="merge")
+        raise NotProven(f"{obj['kind']} {meta['name']}: {error.message}") from error
 
 
 async def _available(client: Client, deployment: dict[str, Any]) -> list[dict[str, Any]]:
@@ -127,7 +130,7 @@ async def _get(session: aiohttp.ClientSession, url: str) -> list[str]:
 async def _from_a_pod(lab: Lab, pod: dict[str, Any], url: str) -> list[str]:
     """What `wget` in the pod prints for several requests: `kubectl exec` in fifteen lines."""
     meta = pod["metadata"]
-    script = f"for i in 1 2 3 4 5 6 7 8; do wget -T 2 -q -O - {url} || exit 1; done"
+    script = f"for i in 1 2 3 4 5 6 7 8; do timeout 3 wget -q -O - {url} || exit 1; done"
     query = [("command", word) for word in ("sh", "-c", script)] + [("stdout", "1"), ("stderr", "1")]
     target = f"{lab.api_url}/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/exec"
     output, trouble = b"", b""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from controlplane import daemon
+from controlplane import clock, daemon
 from controlplane.api.status import StatusError
 from controlplane.cli.lab.init import Service
 from controlplane.cli.lab.spec import Lab, Node
@@ -28,7 +28,10 @@ C = TypeVar("C")
 
 def preload() -> None:
     """Import every daemon, so that each is a fork away and all share the memory of what they import."""
-    import nodeagent.agent  # noqa: F401
+    import nodeagent.agent
+    import nodeagent.images.service
+    import nodeagent.network.network
+    import nodeagent.runtime.service  # noqa: F401
 
 
 def of(lab: Lab, node: Node) -> list[Service]:
@@ -87,19 +90,21 @@ def _controllers(lab: Lab) -> Callable[[Callable[[], None]], None]:
 
 
 def _scheduler() -> Callable[[Callable[[], None]], None]:
-    from controlplane.scheduler.server import Config, serve
+    from controlplane.scheduler.config import Config, serve
 
-    return _daemon(serve, Config(kubeconfig=str(PATHS.kubeconfig("scheduler"))))
+    return _daemon(serve, Config())
 
 
 def _runtime() -> list[str]:
     from nodeagent.runtime import zygote
 
-    return [sys.executable, "-I", "-S", zygote.__file__]
+    directories = ["--root", str(PATHS.agent_root), "--state", str(PATHS.runtime_state)]
+    return [sys.executable, "-I", "-S", zygote.__file__, *directories, "--socket", str(PATHS.runtime_socket)]
 
 
 def _nodeagent(lab: Lab, node: Node) -> Callable[[Callable[[], None]], None]:
-    from nodeagent.agent import Config, serve
+    from nodeagent.agent import serve
+    from nodeagent.config import Config
 
     config = Config(node_name=node.name, node_ip=node.address, cluster_cidr=lab.cluster_cidr)
     return _daemon(serve, config)
@@ -112,29 +117,32 @@ def _netproxy(lab: Lab, node: Node) -> Callable[[Callable[[], None]], None]:
     return _daemon(serve, config)
 
 
-async def wait_for_nodes(client: Client, names: set[str]) -> None:
-    """Return once every node of `names` is Ready with a heartbeat of this run."""
+async def wait_for_nodes(client: Client, names: set[str], since: float) -> None:
+    """Return once every node of `names` is Ready and has said so after `since` (seconds since the epoch): what a node
+    was before the last `down` is stored too."""
     waiting = set(names)
     while waiting:
         with contextlib.suppress(Unreachable, StatusError):
             listing = await client.list(resources.NODES)
             for node in listing["items"]:
-                _check(node, waiting)
+                _check(node, waiting, since)
             version = listing["metadata"]["resourceVersion"]
             if waiting:
                 async for kind, node in client.watch(resources.NODES, resource_version=version):
                     if kind in ("ADDED", "MODIFIED"):
-                        _check(node, waiting)
+                        _check(node, waiting, since)
                     if not waiting:
                         return
         if waiting:
             await asyncio.sleep(0.05)
 
 
-def _check(node: dict[str, Any], waiting: set[str]) -> None:
+def _check(node: dict[str, Any], waiting: set[str], since: float) -> None:
     for condition in node.get("status", {}).get("conditions", ()):
         if condition["type"] == "Ready" and condition["status"] == "True":
-            waiting.discard(node["metadata"]["name"])
+            heard = clock.parse_rfc3339(condition.get("lastHeartbeatTime") or "1970-01-01T00:00:00Z")
+            if heard >= int(since):  # timestamps have whole seconds
+                waiting.discard(node["metadata"]["name"])
 
 
 async def forget(client: Client, name: str) -> None:

@@ -48,6 +48,9 @@ class Supervisor:
         self._buried = asyncio.Event()
         self._lock = asyncio.Lock()  # one command that changes something at a time
         self._restarts: set[asyncio.TimerHandle] = set()
+        self._commands: dict[str, Callable[..., Awaitable[Any]]] = {
+            "up": self.up, "stop": self.stop_nodes, "down": self.down,
+        }  # fmt: skip
 
     # --- commands -------------------------------------------------------------------------------------------------
 
@@ -57,6 +60,8 @@ class Supervisor:
         if size is not None and size != self.lab.size:
             await self._resize(size)
         wanted = [self.lab.node(name) for name in nodes] if nodes else list(self.lab.nodes)
+        started = [node for node in wanted if node.name not in self._corners]
+        since = clock.wall_time()
         network.create(self.lab)
         step("network")
         self._identities()  # 50 ms; a thread would still be there when the corners are forked
@@ -74,7 +79,7 @@ class Supervisor:
             self._start(node)
         step("corners")
         async with _deadline(_NODES_READY_S, f"not every node is Ready: see {self.lab.root}/*/log/nodeagent.log"):
-            await self._nodes_ready({node.name for node in wanted})
+            await self._nodes_ready({node.name for node in started}, since)
         step("nodes Ready")
         return self.status()
 
@@ -211,10 +216,10 @@ class Supervisor:
                     await services.forget(client, node.name)
         self.lab = replace(self.lab, size=size)
 
-    async def _nodes_ready(self, names: set[str]) -> None:
+    async def _nodes_ready(self, names: set[str], since: float) -> None:
         client = from_kubeconfig(str(self.lab.kubeconfig), user_agent="wherry-lab")
         try:
-            await services.wait_for_nodes(client, names)
+            await services.wait_for_nodes(client, names, since)
         finally:
             await client.close()
 
@@ -245,7 +250,7 @@ class Supervisor:
             if action == "status":
                 say({"done": self.status()})
             else:
-                command = {"up": self.up, "stop": self.stop_nodes, "down": self.down}[action]
+                command = self._commands[action]
                 async with self._lock:
                     await _answer(lambda s: command(s, **request), say)
             await writer.drain()
