@@ -149,6 +149,8 @@ def _slim(obj: dict[str, Any]) -> dict[str, Any]:
     metadata = obj["metadata"]
     for key in ("managedFields", "annotations", "ownerReferences"):
         metadata.pop(key, None)
+    for endpoint in obj.get("endpoints") or ():
+        endpoint.pop("targetRef", None)
     if obj.get("kind") == "Node":
         obj["status"] = {"addresses": obj.get("status", {}).get("addresses") or []}
     return obj

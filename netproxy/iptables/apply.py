@@ -64,7 +64,10 @@ class IptablesBackend:
     # On the thread.
 
     def _replace(self, plans: Plans) -> None:
-        settings = dataclasses.replace(self._settings, comments=len(plans) <= _COMMENTS_UP_TO)
+        # A kernel told to be liberal about TCP windows calls nothing invalid that is not.
+        liberal = _read_sysctl("net/netfilter/nf_conntrack_tcp_be_liberal") == "1"
+        comments = len(plans) <= _COMMENTS_UP_TO
+        settings = dataclasses.replace(self._settings, comments=comments, drop_invalid=not liberal)
         if settings.localhost_node_ports:
             _write_sysctl("net/ipv4/conf/all/route_localnet", "1")
         written = {name: rules.port_rules(plan, settings) for name, plan in plans.items()}
@@ -139,17 +142,21 @@ def _has_jump(saved: Sequence[str], source: str, rule: str) -> bool:
     return any(line.startswith(start) and line.endswith(end) for line in saved)
 
 
+def _read_sysctl(name: str) -> str:
+    """A sysctl of this thread's network namespace; empty if the kernel does not have it."""
+    try:
+        with open("/proc/sys/" + name, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
 def _write_sysctl(name: str, value: str) -> None:
     """Set a sysctl of this thread's network namespace unless it is so already. Raises BackendError."""
-    path = "/proc/sys/" + name
+    if _read_sysctl(name) == value:
+        return
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            if os.read(fd, 64).decode().strip() == value:
-                return
-        finally:
-            os.close(fd)
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open("/proc/sys/" + name, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(fd, value.encode())
         finally:

@@ -24,7 +24,7 @@ KUBE_PROXY = {
 
 
 def service(i):
-    ip = f"10.96.{i // 250}.{i % 250 + 1}"
+    ip = f"10.96.{i // 250 + 1}.{i % 250 + 1}"
     return {
         "metadata": {"namespace": "default", "name": f"s{i}"},
         "spec": {"clusterIP": ip, "clusterIPs": [ip], "type": "ClusterIP", "ports": [{"port": 80, "protocol": "TCP"}]},
