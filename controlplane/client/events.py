@@ -19,7 +19,7 @@ from controlplane.clock import rfc3339, wall_time
 
 log = logging.getLogger(__name__)
 
-_QUEUE = 1000
+_QUEUE = 4096
 _REMEMBERED = 4096
 _BURST = 25
 _REFILL_SECONDS = 300.0

@@ -119,6 +119,8 @@ class Connection(asyncio.Protocol):
         except (ValueError, IndexError) as error:
             self._error = Unreachable(f"not HTTP: {error}")
             self.close()
+        if self._state == "done" and self._buffer:
+            self.reusable = False  # more than we asked for: never take it for the next answer
         if self._held > _HIGH_WATER and not self._paused and self._transport:
             self._paused = True
             self._transport.pause_reading()

@@ -85,7 +85,7 @@ class Informer:
         self._handlers: list[_Handler] = []
         self._version = ""
         self._synced = asyncio.Event()
-        self._backoff = Backoff(0.05, 10.0)
+        self._backoff = Backoff(0.05, 5.0)
 
     # --- reading
 
@@ -143,7 +143,8 @@ class Informer:
             try:
                 progress = await self._follow()
             except StatusError as error:
-                progress = self._refused(error)
+                progress = False
+                self._refused(error)
             except Unreachable as error:
                 progress = False
                 log.info("watch_broken resource=%s error=%s", self.resource.group_resource, error)
@@ -154,18 +155,16 @@ class Informer:
                 self._backoff.reset()
             await asyncio.sleep(0 if progress else self._backoff.next())
 
-    def _refused(self, error: StatusError) -> bool:
-        """What an answer that is no success means for the next attempt; whether to make it at once."""
+    def _refused(self, error: StatusError) -> None:
+        """What an answer that is no success means for the next attempt."""
         if error.code == 410:
-            had_version, self._version = bool(self._version), ""
+            self._version = ""
             log.info("watch_expired resource=%s", self.resource.group_resource)
-            return had_version
-        if error.code in (400, 422) and self._watch_list and not self._version:
+        elif error.code in (400, 422) and self._watch_list and not self._version:
             self._watch_list = False
             log.info("watch_list_unsupported resource=%s error=%s", self.resource.group_resource, error.message)
-            return True
-        log.warning("watch_refused resource=%s code=%d error=%s", self.resource.group_resource, error.code, error)
-        return False
+        else:
+            log.warning("watch_refused resource=%s code=%d error=%s", self.resource.group_resource, error.code, error)
 
     async def _follow(self) -> bool:
         """One watch, from start to end; whether it was of use (so that the next may follow at once)."""

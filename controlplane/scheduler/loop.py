@@ -53,7 +53,11 @@ class Scheduler:
         self._pods = Informer(client, PODS, field_selector=unfinished, transform=slim)
         self._nodes = Informer(client, NODES)
         self._namespaces = Informer(client, NAMESPACES)
-        self._namespaces.add_handler(self._set_namespace, lambda _, new: self._set_namespace(new))
+        self._namespaces.add_handler(
+            self._set_namespace,
+            lambda _, new: self._set_namespace(new),
+            self._drop_namespace,
+        )
         self._nodes.add_handler(self._node_added, self._node_updated, self._node_deleted)
         self._pods.add_handler(self._pod_added, self._pod_updated, self._pod_deleted)
 
@@ -215,6 +219,9 @@ class Scheduler:
 
     def _set_namespace(self, obj: Obj) -> None:
         self.snapshot.namespaces[obj["metadata"]["name"]] = obj["metadata"].get("labels") or {}
+
+    def _drop_namespace(self, obj: Obj) -> None:
+        self.snapshot.namespaces.pop(obj["metadata"]["name"], None)
 
     def _node_added(self, node: Obj) -> None:
         self.snapshot.set_node(node)
