@@ -123,17 +123,20 @@ class NodeLifecycleController(Controller):
     async def _taint(self, node: meta.Object) -> bool:
         """Bring our taints up to date. Returns whether a NoExecute taint was postponed."""
         ready, evict = health.readiness(node) == "True", False
-        if not ready:  # the weather costs a look at every node
+        known = meta.condition(meta.status(node), "Ready") is not None
+        if not ready and known:  # the weather costs a look at every node
             weather = health.weather(self.nodes.items(), self.config.unhealthy_zone_threshold)[health.zone_of(node)]
             evict = not weather.everything_lost and (health.is_evicting(node) or self._may_evict(node, weather))
         taints = health.wanted_taints(node, evict=evict, now=clock.wall_time())
         if taints != (node["spec"].get("taints") or []):
             guard = {"resourceVersion": node["metadata"]["resourceVersion"]}
             await self.writer.patch(NODES, node, {"metadata": guard, "spec": {"taints": taints or None}})
-        return not ready and not evict
+        return not ready and known and not evict
 
     def _may_evict(self, node: meta.Object, weather: health.Weather) -> bool:
-        """Take a token of the zone's eviction rate, if there is one now."""
+        """Take a token of the zone's eviction rate, if there is one now. A node without pods costs none."""
+        if not self.pods.by_index("node", meta.name(node)):
+            return True
         rate = self.config.node_eviction_rate
         if weather.zone is health.Zone.PARTIAL:
             large = weather.size > self.config.large_cluster_size_threshold
