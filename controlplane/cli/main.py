@@ -18,7 +18,8 @@ from controlplane.cli.lab.spec import Lab
 def _lab() -> Lab:
     """The lab of this machine: the saved one, else the default."""
     try:
-        return Lab.saved() or Lab()
+        name = click.get_current_context().find_root().params.get("lab") or ""
+        return Lab.saved(name) or Lab(name=name)
     except (ValueError, PermissionError) as error:
         _fail(str(error), "run it as root")
 
@@ -37,7 +38,10 @@ def _step(message: dict[str, Any]) -> None:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="wherry")
-def main() -> None:
+@click.option(
+    "--lab", envvar="WHERRY_LAB", help="Which lab, if several run on this machine (default: the nameless one)."
+)
+def main(lab: str | None) -> None:
     """A Kubernetes-compatible cluster in readable Python."""
 
 
@@ -52,7 +56,7 @@ def up(nodes: tuple[str, ...], size: int | None, subnet: str | None, example: st
     """Start the cluster on this machine, or the NODES of it that are off. Idempotent."""
     saved = _lab()
     try:
-        lab = Lab(size=size or saved.size, subnet=subnet or saved.subnet)
+        lab = Lab(size=size or saved.size, name=saved.name, subnet=subnet or saved.subnet)
     except ValueError as error:
         _fail(str(error))
     try:

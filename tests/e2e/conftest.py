@@ -14,7 +14,7 @@ import pytest
 
 BIN = Path(sys.executable).parent
 KUBECTLS = {"1.37": BIN / "kubectl", "1.32": BIN.parent / "clients" / "kubectl-1.32"}
-WHERRY = str(BIN / "wherry")
+WHERRY = [sys.executable, "-m", "controlplane.cli.main"]
 
 
 class Eventually:
@@ -76,7 +76,7 @@ class Cluster:
     kubeconfig: str
 
     def wherry(self, *args: str) -> str:
-        done = subprocess.run([WHERRY, *args], capture_output=True, text=True, timeout=180)
+        done = subprocess.run([*WHERRY, *args], capture_output=True, text=True, timeout=180)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -94,12 +94,16 @@ class Cluster:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    subprocess.run([WHERRY, "down", "--purge"], capture_output=True, timeout=60)
-    done = subprocess.run([WHERRY, "up", "--nodes", "3"], capture_output=True, text=True, timeout=180)
+    subprocess.run([*WHERRY, "down", "--purge"], capture_output=True, timeout=60)
+    # Kubernetes' own patience with a lost node is a minute; a test need not wait that long to see that it ends.
+    patience = {"WHERRY_NODE_MONITOR_GRACE_PERIOD_SECONDS": "6", "WHERRY_NODE_MONITOR_PERIOD_SECONDS": "1",
+                "WHERRY_NODE_LEASE_DURATION_SECONDS": "4"}  # fmt: skip
+    environ = {**os.environ, **patience}
+    done = subprocess.run([*WHERRY, "up", "--nodes", "3"], capture_output=True, text=True, timeout=180, env=environ)
     assert done.returncode == 0, done.stdout + done.stderr
-    status = json.loads(subprocess.run([WHERRY, "status", "-o", "json"], capture_output=True, text=True).stdout)
+    status = json.loads(subprocess.run([*WHERRY, "status", "-o", "json"], capture_output=True, text=True).stdout)
     yield Cluster(status["api"], status["kubeconfig"])
-    subprocess.run([WHERRY, "down", "--purge"], capture_output=True, timeout=60)
+    subprocess.run([*WHERRY, "down", "--purge"], capture_output=True, timeout=60)
 
 
 @pytest.fixture(params=sorted(KUBECTLS))

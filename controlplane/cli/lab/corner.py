@@ -34,6 +34,7 @@ def become_subreaper() -> None:
 def start(lab: Lab, node: Node, first: Callable[[], None]) -> int:
     """Make the corner and run `first` in it as process 1. Returns that process's pid here; raises OSError."""
     found = cgroups.hierarchies()
+    cgroups.remove(f"{lab.cgroup}/{node.name}")  # of its last life, if it had one
     said, say = os.pipe()
     waiting, go = os.pipe()
     doorman = os.fork()

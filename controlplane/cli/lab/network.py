@@ -9,7 +9,7 @@ from pathlib import Path
 
 from controlplane.cli.lab.spec import Lab, Node
 
-_CHAINS = (("nat", "POSTROUTING", "WHERRY-LAB"), ("filter", "FORWARD", "WHERRY-LAB"))
+_CHAINS = (("nat", "POSTROUTING"), ("filter", "FORWARD"))
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 
@@ -39,21 +39,22 @@ def create(lab: Lab) -> None:
         )
     if _FORWARD.read_text().strip() != "1":
         _FORWARD.write_text("1")
+    ours = lab.chain
     rules = [
-        "*nat", ":WHERRY-LAB - [0:0]",
-        f"-A WHERRY-LAB -s {lab.subnet} ! -d {lab.subnet} ! -o {lab.bridge} -j MASQUERADE", "COMMIT",
-        "*filter", ":WHERRY-LAB - [0:0]",
-        f"-A WHERRY-LAB -i {lab.bridge} -j ACCEPT", f"-A WHERRY-LAB -o {lab.bridge} -j ACCEPT", "COMMIT",
+        "*nat", f":{ours} - [0:0]",
+        f"-A {ours} -s {lab.subnet} ! -d {lab.subnet} ! -o {lab.bridge} -j MASQUERADE", "COMMIT",
+        "*filter", f":{ours} - [0:0]",
+        f"-A {ours} -i {lab.bridge} -j ACCEPT", f"-A {ours} -o {lab.bridge} -j ACCEPT", "COMMIT",
     ]  # fmt: skip
     run("iptables-restore", "--noflush", "--wait", text="\n".join(rules) + "\n")
-    for table, chain, ours in _CHAINS:
+    for table, chain in _CHAINS:
         if f"-j {ours}" not in run("iptables", "-w", "-t", table, "-S", chain):
             run("iptables", "-w", "-t", table, "-I", chain, "-j", ours)
 
 
 def plug(lab: Lab, node: Node, pid: int) -> None:
     """A cable from the bridge into the network namespace of process `pid`."""
-    port = f"wh-{node.name}"
+    port = lab.port(node)
     if Path(f"/sys/class/net/{port}").exists():  # its namespace is still dying: the name must be free
         batch(f"link delete {port}")
     batch(
@@ -74,13 +75,16 @@ def inside(lab: Lab, node: Node) -> None:
 
 def clean(lab: Lab) -> None:
     """Remove every interface and rule of the lab's. Idempotent."""
-    for table, chain, ours in _CHAINS:
+    ours = lab.chain
+    for table, chain in _CHAINS:
         listing = run("iptables", "-w", "-t", table, "-S", check=False).splitlines()
         if f"-A {chain} -j {ours}" in listing:
             run("iptables", "-w", "-t", table, "-D", chain, "-j", ours)
         if f"-N {ours}" in listing:
             run("iptables", "-w", "-t", table, "-F", ours)
             run("iptables", "-w", "-t", table, "-X", ours)
-    names = [p.name for p in Path("/sys/class/net").iterdir() if p.name.startswith("wh-node-") or p.name == lab.bridge]
+    names = [
+        p.name for p in Path("/sys/class/net").iterdir() if p.name.startswith(f"{lab.bridge}-") or p.name == lab.bridge
+    ]
     for name in names:
         run("ip", "link", "delete", name, check=False)

@@ -41,7 +41,7 @@ def of(lab: Lab, node: Node) -> list[Service]:
         services += [
             Service("apiserver", run=_apiserver(lab, node)),
             Service("controllers", run=_controllers(lab), after=["apiserver"]),
-            Service("scheduler", run=_scheduler(), after=["apiserver"]),
+            Service("scheduler", run=_scheduler(lab), after=["apiserver"]),
         ]
     after = ["apiserver"] if node.control_plane else []
     services += [
@@ -50,6 +50,12 @@ def of(lab: Lab, node: Node) -> list[Service]:
         Service("netproxy", run=_netproxy(lab, node), after=after),
     ]
     return services
+
+
+def _config(cls: type[C], **settings: object) -> C:
+    """`settings` as the lab wants them, everything else from WHERRY_* variables of `wherry up`, else the defaults."""
+    flags = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return daemon.load_config(cls, flags)
 
 
 def _daemon(serve: daemon.Serve[C], config: C) -> Callable[[Callable[[], None]], None]:
@@ -65,7 +71,8 @@ def _apiserver(lab: Lab, node: Node) -> Callable[[Callable[[], None]], None]:
     from controlplane.apiserver.server import Config, serve
 
     kubelet = profiles.APISERVER_KUBELET_CLIENT.name
-    config = Config(
+    config = _config(
+        Config,
         advertise_address=node.address,
         bind_address="0.0.0.0",
         secure_port=6443,
@@ -86,13 +93,13 @@ def _controllers(lab: Lab) -> Callable[[Callable[[], None]], None]:
     from controlplane.controllers.config import Config
     from controlplane.controllers.manager import serve
 
-    return _daemon(serve, Config(cluster_cidr=lab.cluster_cidr))
+    return _daemon(serve, _config(Config, cluster_cidr=lab.cluster_cidr, leader_elect_identity=lab.nodes[0].name))
 
 
-def _scheduler() -> Callable[[Callable[[], None]], None]:
+def _scheduler(lab: Lab) -> Callable[[Callable[[], None]], None]:
     from controlplane.scheduler.config import Config, serve
 
-    return _daemon(serve, Config())
+    return _daemon(serve, _config(Config, leader_elect_identity=lab.nodes[0].name))
 
 
 def _runtime() -> list[str]:
@@ -106,14 +113,14 @@ def _nodeagent(lab: Lab, node: Node) -> Callable[[Callable[[], None]], None]:
     from nodeagent.agent import serve
     from nodeagent.config import Config
 
-    config = Config(node_name=node.name, node_ip=node.address, cluster_cidr=lab.cluster_cidr)
+    config = _config(Config, node_name=node.name, node_ip=node.address, cluster_cidr=lab.cluster_cidr)
     return _daemon(serve, config)
 
 
 def _netproxy(lab: Lab, node: Node) -> Callable[[Callable[[], None]], None]:
     from netproxy.server import Config, serve
 
-    config = Config(node_name=node.name, node_ip=node.address, cluster_cidr=lab.cluster_cidr)
+    config = _config(Config, node_name=node.name, node_ip=node.address, cluster_cidr=lab.cluster_cidr)
     return _daemon(serve, config)
 
 

@@ -7,6 +7,8 @@ host 10.77.0.1 ── bridge wherry0 ──┬── node-1 10.77.0.11  control 
 
 import ipaddress
 import json
+import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,22 +34,55 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """A lab of `size` nodes. `subnet` holds the nodes, `cluster_cidr` their pods, `service_cidr` the Services."""
+    """A lab of `size` nodes. `subnet` holds the nodes, `cluster_cidr` their pods, `service_cidr` the Services.
+    Several labs, each with its own `name`, can run beside each other; the nameless one is the usual one."""
 
     size: int = 3
-    subnet: str = "10.77.0.0/24"
+    name: str = ""
+    subnet: str = ""
     cluster_cidr: str = "10.244.0.0/16"
     service_cidr: str = "10.96.0.0/16"
-    bridge: str = "wherry0"
-    cgroup: str = "wherry-lab"
-    root: Path = Path("/var/lib/wherry/lab")
-    run: Path = Path("/run/wherry-lab")
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= MAX_NODES:
             raise ValueError(f"a lab has 1 to {MAX_NODES} nodes, not {self.size}")
+        if not re.fullmatch(r"[a-z0-9]{0,8}", self.name):
+            raise ValueError(f"a lab's name has up to 8 lower-case letters and digits, not {self.name!r}")
+        if not self.subnet:
+            third = zlib.crc32(self.name.encode()) % 255 + 1 if self.name else 0
+            object.__setattr__(self, "subnet", f"10.77.{third % 256}.0/24")
         if ipaddress.ip_network(self.subnet).num_addresses < self.size + 13:
             raise ValueError(f"subnet {self.subnet} is too small for {self.size} nodes")
+
+    @property
+    def bridge(self) -> str:
+        return f"wh-{self.name}" if self.name else "wherry0"
+
+    @property
+    def cgroup(self) -> str:
+        """Below the top of every hierarchy."""
+        return self._named("wherry-lab")
+
+    @property
+    def root(self) -> Path:
+        """Where the lab's data is on the host."""
+        return Path("/var/lib/wherry", self._named("lab"))
+
+    @property
+    def run(self) -> Path:
+        return Path("/run", self._named("wherry-lab"))
+
+    @property
+    def chain(self) -> str:
+        """The lab's iptables chain."""
+        return self._named("wherry-lab").upper()
+
+    def port(self, node: Node) -> str:
+        """The host's end of a node's cable."""
+        return f"{self.bridge}-{node.name.removeprefix('node-')}"
+
+    def _named(self, what: str) -> str:
+        return f"{what}-{self.name}" if self.name else what
 
     def _address(self, offset: int) -> str:
         return str(ipaddress.ip_network(self.subnet)[offset])
@@ -88,20 +123,20 @@ class Lab:
 
     @property
     def images(self) -> Path:
-        """Image archives that every node loads when it starts."""
-        return self.root / "images"
+        """Image archives that every node of every lab loads when it starts."""
+        return Path("/var/lib/wherry/lab/images")
 
     @property
     def control_socket(self) -> Path:
         return self.run / "control.sock"
 
     def dump(self) -> bytes:
-        return json.dumps({"size": self.size, "subnet": self.subnet}).encode()
+        return json.dumps({"size": self.size, "name": self.name, "subnet": self.subnet}).encode()
 
     @classmethod
-    def saved(cls) -> "Lab | None":
-        """The lab that was last started on this machine."""
-        path = cls().root / "lab.json"
+    def saved(cls, name: str = "") -> "Lab | None":
+        """The lab of that name as it was last started on this machine."""
+        path = cls(name=name).root / "lab.json"
         try:
             return cls(**json.loads(path.read_bytes()))
         except FileNotFoundError:
