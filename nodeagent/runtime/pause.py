@@ -3,8 +3,10 @@
 It is a fork of the shim and stays one, so it costs no file and little memory. Lean: the shim imports it, when needed.
 """
 
+import ctypes
 import os
 import signal
+import struct
 
 from nodeagent.linux.executor import CLONE_CLEAR_SIGHAND
 from nodeagent.linux.syscalls import NUMBERS, KernelError, raw
@@ -15,11 +17,9 @@ _PR_SET_PDEATHSIG = 1
 
 def start() -> int:
     """The pid of a new process that is number 1 of a new PID namespace. Raises KernelError."""
-    import ctypes
-    import struct
-
     arguments = struct.pack("<11Q", CLONE_NEWPID | CLONE_CLEAR_SIGHAND, 0, 0, 0, int(signal.SIGCHLD), *[0] * 6)
-    pid = raw(NUMBERS["clone3"], ctypes.addressof(ctypes.create_string_buffer(arguments)), len(arguments))
+    memory = ctypes.create_string_buffer(arguments)
+    pid = raw(NUMBERS["clone3"], ctypes.addressof(memory), len(arguments))
     if pid < 0:
         raise KernelError(-pid, "clone3", "the pod's first process")
     if pid == 0:

@@ -151,7 +151,7 @@ class Crun:
 
 
 def please_crun() -> None:
-    """crun refuses a machine whose cgroup2, beside v1, has a controller. In a mount namespace of our own, it has none."""
+    """crun refuses a machine whose cgroup2 has a controller beside v1: in a mount namespace of our own it has none."""
     file = "/sys/fs/cgroup/unified/cgroup.controllers"
     if os.path.exists(file) and Path(file).read_text().strip():
         call("unshare", 0x20000)

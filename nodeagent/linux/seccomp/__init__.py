@@ -38,5 +38,9 @@ def _runtime_default(bounding: int) -> bytes:
 @functools.lru_cache(maxsize=64)
 def _localhost(path: str, _changed: int, bounding: int) -> bytes:
     profile = Profile(path)
-    rules = {AUDIT_ARCH[a]: profile.rules(a, _TABLES[a], bounding) for a in profile.architectures(MACHINE)}
+    rules = {}
+    for arch in profile.architectures(MACHINE):
+        table = _TABLES[arch]
+        rules[AUDIT_ARCH[arch]] = found = profile.rules(arch, table, bounding)
+        found.setdefault(max(table.values()), [((), profile.default)])  # known up to here; what is newer is ENOSYS
     return compile_filter(rules, profile.default, _ENOSYS if profile.default >> 16 == 5 else None)
