@@ -16,7 +16,7 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -69,8 +69,11 @@ class Agent:
     """One node's agent. `run` is its life."""
 
     def __init__(
-        self, config: Config, client: Client, runtime: Runtime, images: ImageService, network: NodeNetwork
-    ) -> None:
+        self, config: Config, client: Client, runtime: Runtime, images: ImageService, network: NodeNetwork,
+        prepare: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:  # fmt: skip
+        """`prepare`: what must be done before the runtime starts, while the server already answers (loading images)."""
+        self._prepare = prepare
         self.config, self.client, self.runtime, self.network = config, client, runtime, network
         self.name = config.node_name or machine.hostname()
         self.address = config.node_ip or _own_address(config.kubeconfig)
@@ -174,8 +177,10 @@ class Agent:
         places.ensure_secret_store(os.path.join(self.config.root_dir, "memory"))
         while True:
             try:
+                if self._prepare is not None:
+                    await self._prepare()
+                    self._prepare = None
                 await self.runtime.start()
-                await self._load_images()
                 break
             except RuntimeFailure as failure:
                 log.warning("runtime_not_ready error=%s", failure)
@@ -184,18 +189,6 @@ class Agent:
                 await asyncio.sleep(_RETRY_S)
         self.readiness.runtime = ""
         await self._list_images()
-
-    async def _load_images(self) -> None:
-        """Load the archives that lie ready for machines without a registry. One that is broken is no reason to stop."""
-        directory = self.config.image_preload_dir
-        if not directory or not os.path.isdir(directory):
-            return
-        for name in sorted(os.listdir(directory)):
-            try:
-                loaded = await self.images.service.load(os.path.join(directory, name))
-                log.info("image_loaded file=%s images=%d", name, len(loaded))
-            except (RuntimeFailure, OSError) as error:
-                log.warning("image_not_loaded file=%s error=%s", name, error)
 
     async def _bring_up_network(self) -> None:
         """Set the pod network up when the Node has its CIDR; again should it change."""
@@ -282,16 +275,27 @@ def _own_address(kubeconfig: str) -> str:
 
 async def serve(config: Config, ready: Callable[[], None]) -> None:
     """The node agent on this machine, until cancelled."""
+    from nodeagent.images.registry import Registries
     from nodeagent.images.service import LocalImages
     from nodeagent.network.network import LinuxPodNetwork, NetworkConfig
     from nodeagent.runtime.service import LinuxRuntime
 
-    network = LinuxPodNetwork(NetworkConfig(os.path.join(config.root_dir, "network"), config.cluster_cidr))
-    images = LocalImages(Path(config.root_dir, "images"))
-    await images.start()
-    runtime = LinuxRuntime(config.root_dir, config.state_dir, config.runtime_socket, images, network)
+    root = Path(config.root_dir)
+    network = LinuxPodNetwork(NetworkConfig(str(root / "network"), config.cluster_cidr))
+    mirrors: dict[str, list[str]] = {}
+    for entry in config.registry_mirrors:
+        registry, _, url = entry.partition("=")
+        mirrors.setdefault(registry, []).append(url)
+    images = LocalImages(
+        root / "images",
+        preload=Path(config.image_preload_dir) if config.image_preload_dir else None,
+        registries=Registries(mirrors, config.insecure_registries),
+    )
+    runtime = LinuxRuntime(
+        config.root_dir, config.state_dir, config.runtime_socket, images, network, cgroup_root=config.cgroup_root
+    )
     client = from_kubeconfig(config.kubeconfig, "wherry-nodeagent")
     try:
-        await Agent(config, client, runtime, images, network).run(ready)
+        await Agent(config, client, runtime, images, network, images.start).run(ready)
     finally:
         await images.close()

@@ -27,6 +27,8 @@ class Config:
     """The runtime's state that must not survive a reboot."""
     runtime_socket: str = str(DEFAULT.runtime_socket)
     """Where the runtime's zygote listens."""
+    cgroup_root: str = ""
+    """The node's cgroup, relative to the top of the cgroup mounts; empty: this process's own."""
     log_dir: str = "/var/log/pods"
     """Container logs, <namespace>_<pod>_<uid>/<container>/<n>.log."""
     address: str = "0.0.0.0"
