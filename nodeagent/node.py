@@ -30,6 +30,7 @@ MEMORY_THRESHOLD = 100 * 1024 * 1024  # kubelet's default eviction thresholds
 DISK_THRESHOLD, INODES_THRESHOLD = 0.10, 0.05
 PIDS_THRESHOLD = 0.05
 _MOST_IMAGES = 50
+_RESTART_PATIENCE_S = 10.0
 _RETRY_FIRST_S, _RETRY_LAST_S = 0.1, 5.0
 
 
@@ -193,6 +194,7 @@ class NodeKeeper:
     _sent: Object = field(default_factory=dict)
     _sent_at: float = -1e9
     _lease: Object | None = None
+    _hold_until: float = 0.0  # loop time until which a node that was Ready is not called otherwise (we only just started)
 
     def poke(self) -> None:
         """Something has changed: look, and tell at once."""
@@ -249,6 +251,8 @@ class NodeKeeper:
             missing = {k: v for k, v in wanted.items() if have.get(k) != v}
             if missing:
                 made = await self.client.patch(NODES, self.name, {"metadata": {"labels": missing}})
+            if _is_ready(made.get("status") or {}):
+                self._hold_until = asyncio.get_running_loop().time() + _RESTART_PATIENCE_S
             log.info("node_found name=%s", self.name)
         self._uid = made["metadata"]["uid"]
         self._sent = made.get("status") or {}
@@ -257,6 +261,8 @@ class NodeKeeper:
     async def _tell(self, view: NodeView) -> None:
         now = clock.wall_time()
         status = node_status(view, self._sent, now)
+        if asyncio.get_running_loop().time() < self._hold_until and not _is_ready(status):
+            return  # a restarted agent will be ready in a moment; nobody should move pods for that
         due = now - self._sent_at >= self.config.node_status_report_frequency_seconds
         if not due and not differs(self._sent, status):
             return
@@ -317,6 +323,10 @@ class NodeKeeper:
     def _lease_spec(self, now: str) -> Object:
         seconds = self.config.node_lease_duration_seconds
         return {"holderIdentity": self.name, "leaseDurationSeconds": seconds, "renewTime": now}
+
+
+def _is_ready(status: Object) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ())
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

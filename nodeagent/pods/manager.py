@@ -147,6 +147,10 @@ class PodManager:
                 return worker
         return None
 
+    def status(self, uid: str) -> Object | None:
+        """The pod's status as the node sees it now."""
+        return self._statuses.latest(uid)
+
     @property
     def count(self) -> int:
         return len(self._workers)

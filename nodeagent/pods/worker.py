@@ -44,7 +44,7 @@ from nodeagent.runtime.interface import ContainerState, ContainerStatus, Runtime
 
 log = logging.getLogger(__name__)
 
-_RETRY_FIRST_S, _RETRY_LAST_S = 1.0, 60.0
+_RETRY_FIRST_S, _RETRY_LAST_S = 1.0, 15.0
 _NETWORK_PATIENCE_S = 600.0
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from controlplane.api.status import StatusError, bad_request, internal, too_large
+from controlplane.api.status import StatusError, bad_request, too_large
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ _LONGEST_HEAD = 32 * 1024
 _LONGEST_BODY = 1024 * 1024
 _IDLE_S = 120.0
 _HIGH_WATER = 256 * 1024
+_TEXT = "text/plain; charset=utf-8"
 
 
 @dataclass(slots=True)
@@ -67,7 +68,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Server:
-    """Serves `handler` on one address. StatusError from it becomes its Status; anything else becomes 500."""
+    """Serves `handler` on one address. StatusError from it becomes its code and its message in plain
+    text (as with kubelet: the API server makes a Status of it); anything else becomes 500."""
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
@@ -107,7 +109,8 @@ class Server:
                     return
         except StatusError as error:
             with contextlib.suppress(OSError):
-                writer.write(_head(error.code, len(_status(error)), "application/json", close=True) + _status(error))
+                text = error.message.encode()
+                writer.write(_head(error.code, len(text), _TEXT, close=True) + text)
         except (OSError, EOFError, TimeoutError, ssl.SSLError):
             pass  # the client went away
         finally:
@@ -122,12 +125,12 @@ class Server:
         try:
             return await self._handler(request)
         except StatusError as error:
-            return Response(error.code, _status(error))
+            return Response(error.code, error.message.encode(), _TEXT)
         except (OSError, EOFError):
             raise
         except Exception as error:
             log.exception("request_failed method=%s path=%s", request.method, request.path)
-            return Response(500, _status(internal(f"{type(error).__name__}: {error}")))
+            return Response(500, f"{type(error).__name__}: {error}".encode(), _TEXT)
 
 
 async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request | None:
@@ -209,12 +212,6 @@ def _head(
     if close or length is None:
         lines.append("Connection: close")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-
-def _status(error: StatusError) -> bytes:
-    import msgspec
-
-    return msgspec.json.encode(error.to_dict())
 
 
 def _identity(writer: asyncio.StreamWriter) -> tuple[str, tuple[str, ...]]:

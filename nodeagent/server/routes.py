@@ -79,8 +79,7 @@ class Routes:
         if options.previous:
             found = found[1:]
         if not found:
-            kind = "previous terminated" if options.previous else "waiting to start or unknown"
-            raise bad_request(f'container "{name}" in pod "{pod}" is {kind}: no log to show')
+            raise bad_request(self._why_no_log(namespace, pod, name, previous=options.previous))
         container = found[0]
         if not options.follow:
             return Response(stream=logs.read(container.log_path, options, _over), content_type=_TEXT)
@@ -93,6 +92,15 @@ class Routes:
             return now.state in (ContainerState.EXITED, ContainerState.UNKNOWN)
 
         return Response(stream=logs.read(container.log_path, options, ended), content_type=_TEXT)
+
+    def _why_no_log(self, namespace: str, pod: str, name: str, *, previous: bool) -> str:
+        if previous:
+            return f'previous terminated container "{name}" in pod "{pod}" not found'
+        worker = self.pods.find(namespace, pod)
+        status = (worker is not None and self.pods.status(worker.want.uid)) or {}
+        entries = [*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())]
+        waiting = next((e["state"].get("waiting") for e in entries if e["name"] == name), None) or {}
+        return f'container "{name}" in pod "{pod}" is waiting to start: {waiting.get("reason", "ContainerCreating")}'
 
     async def _exec(self, request: Request, rest: list[str]) -> Response:
         command = list(request.query.get("command") or ())
