@@ -1,4 +1,4 @@
-"""What the machine is and how it is doing: facts for the Node object, from /proc, /etc and psutil.
+"""What the machine is and how it is doing: facts for the Node object, from /proc and /etc.
 
 Reading is cheap enough for every ten seconds; what cannot change is read once.
 """
@@ -45,14 +45,12 @@ class Machine:
 
 def inspect(directory: str) -> Machine:
     """This machine; the disk is the one that holds `directory`."""
-    import psutil
-
     disk = os.statvfs(directory)
     uname = platform.uname()
     machine_id = _read("/etc/machine-id")
     return Machine(
         cpus=len(os.sched_getaffinity(0)),
-        memory_bytes=psutil.virtual_memory().total,
+        memory_bytes=_meminfo().get("MemTotal", 0) * 1024,
         disk_bytes=disk.f_blocks * disk.f_frsize,
         architecture=ARCHITECTURES.get(uname.machine, uname.machine),
         kernel=uname.release,

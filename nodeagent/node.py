@@ -194,7 +194,9 @@ class NodeKeeper:
     _sent: Object = field(default_factory=dict)
     _sent_at: float = -1e9
     _lease: Object | None = None
-    _hold_until: float = 0.0  # loop time until which a node that was Ready is not called otherwise (we only just started)
+    _hold_until: float = (
+        0.0  # loop time until which a node that was Ready is not called otherwise (we only just started)
+    )
 
     def poke(self) -> None:
         """Something has changed: look, and tell at once."""

@@ -53,9 +53,27 @@ async def run(handler: Object, target: Target, timeout_s: float) -> Result:
         if "exec" in handler:
             return Result(False, f"command timed out after {timeout_s:g}s")
         return Result(False, "context deadline exceeded (timeout while awaiting an answer)")
+    except ConnectionRefusedError:
+        return Result(False, f"{_where(handler, target)}connect: connection refused")
     except (OSError, RuntimeFailure, ValueError, ssl.SSLError, asyncio.IncompleteReadError) as error:
-        return Result(False, str(error))
+        return Result(False, f"{_where(handler, target)}{error}")
     return Result(False, "unknown handler")
+
+
+def _where(handler: Object, target: Target) -> str:
+    """What was being asked, as kubelet's messages say it."""
+    spec = handler.get("httpGet") or handler.get("tcpSocket")
+    if not spec:
+        return ""
+    try:
+        port = find_port(spec["port"], target.container)
+    except ValueError:
+        return ""
+    dial = f"dial tcp {spec.get('host') or target.host}:{port}: "
+    if "httpGet" not in handler:
+        return dial
+    scheme = (spec.get("scheme") or "HTTP").lower()
+    return f'Get "{scheme}://{spec.get("host") or target.host}:{port}{spec.get("path") or "/"}": {dial}'
 
 
 async def exec_output(runtime: Runtime, container_id: str, command: Sequence[str], limit: int) -> tuple[int, bytes]:
