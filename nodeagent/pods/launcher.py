@@ -97,8 +97,8 @@ class Launcher:
     ) -> tuple[str, Image]:
         """Make everything ready and create the container; it does not run yet. Its id, and its image. May take as long
         as a pull; cancelling it leaves nothing behind but what the next try uses."""
-        image = await self.images.ensure(want.pod, wanted.spec, since)
         volumes = await self.volumes.prepare(want.pod, since)
+        image = await self.images.ensure(want.pod, wanted.spec, since)
         ips = list(self.node.ips) if want.host_network else list(sandbox.ips)
         variables = await self._environment(want, wanted, ips, since)
         try:

@@ -1,8 +1,9 @@
 """Startup, readiness and liveness probes of running containers.
 
 One task for each probe, which sleeps its period; a container without probes costs nothing. The startup probe goes
-first, alone. Startup and readiness are asked eagerly during their first period. Results go to the worker through two callbacks: `changed` when started or ready flips, `condemn` when the
-container must be restarted. Thresholds and messages: kubelet's pkg/kubelet/prober.
+first, alone. Startup and readiness are asked eagerly during their first period. Results go to the worker through two
+callbacks: `changed` when started or ready flips, `condemn` when the container must be restarted. Thresholds and
+messages: kubelet's pkg/kubelet/prober.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class Worker:
         self._known_dead: set[str] = set()
         self._tries: dict[str, int] = {}
         self._finished = False
-        self._seen_at = clock.wall_time()
+        self._since = clock.wall_time()  # how fresh must be what is fetched for the pod
 
     # From outside.
 
@@ -278,7 +278,7 @@ class Worker:
             self._launcher.tell(want.pod, "Warning", "NetworkNotReady", message)
             return
         # The volumes need no sandbox: let them get ready meanwhile. Whoever needs them asks again and gets the result.
-        volumes = asyncio.ensure_future(self._launcher.volumes.prepare(want.pod, self._seen_at))
+        volumes = asyncio.ensure_future(self._launcher.volumes.prepare(want.pod, self._since))
         volumes.add_done_callback(lambda f: None if f.cancelled() else f.exception() and None)
         try:
             status = await self._launcher.sandbox(want, action.attempt)
@@ -307,7 +307,7 @@ class Worker:
         try:
             if action.replaces:
                 await self._launcher.runtime.remove_container(action.replaces)
-            created, _ = await self._launcher.create(want, wanted, action.attempt, sandbox, self._seen_at)
+            created, _ = await self._launcher.create(want, wanted, action.attempt, sandbox, self._since)
             self._past_return.add(action.key)
             await self._launcher.start(want, wanted, created)
         except ImageNotReady as failure:
@@ -315,6 +315,7 @@ class Worker:
             return
         except VolumeFailure as failure:
             now = clock.wall_time()
+            self._since = now  # what was missing may be there at the next try
             self._launcher.tell(want.pod, "Warning", "FailedMount", str(failure))
             memory.failures[action.name] = Failure("ContainerCreating", "", now, now + self._retry_delay("volumes"))
             return
@@ -333,7 +334,7 @@ class Worker:
                 self._condemn(created, Condemned(str(failure), want.termination_grace_s))
 
     def _start_failed(self, want: Desired, action: StartContainer, failure: RuntimeFailure, *, exists: bool) -> None:
-        now = clock.wall_time()
+        now = self._since = clock.wall_time()
         retry_at = 0.0 if exists else now + self._retry_delay(action.name)
         self.memory.failures[action.name] = Failure(failure.reason, str(failure), now, retry_at, exists)
         self._launcher.tell(want.pod, "Warning", "Failed", f"Error: {failure}")

@@ -1,0 +1,102 @@
+"""The Node's status and heartbeat."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from controlplane.api.status import StatusError
+from controlplane.client.fake import FakeAPI
+from nodeagent.config import Config
+from nodeagent.machine import Machine, Pressure, inspect, pressure
+from nodeagent.node import NodeKeeper, NodeView, Readiness, allocatable, conditions, differs, node_status, taints
+
+MACHINE = Machine(4, 8 << 30, 100 << 30, "amd64", "6.1", "Debian", "m", "s", "b")
+FINE = Pressure(4 << 30, 50 << 30, 100 << 30, 900, 1000, 30000, 32768)
+READY = Readiness("", "")
+
+
+def view(**changes: Any) -> NodeView:
+    given = {"pressure": FINE, "readiness": READY, "config": Config()} | changes
+    return NodeView("n1", ["10.0.0.1"], MACHINE, **given)
+
+
+def states(v: NodeView) -> dict[str, tuple[str, str]]:
+    return {c["type"]: (c["status"], c["reason"]) for c in conditions(v, {}, 0.0)}
+
+
+def test_conditions() -> None:
+    assert states(view()) == {
+        "MemoryPressure": ("False", "KubeletHasSufficientMemory"),
+        "DiskPressure": ("False", "KubeletHasNoDiskPressure"),
+        "PIDPressure": ("False", "KubeletHasSufficientPID"),
+        "NetworkUnavailable": ("False", "RouteCreated"),
+        "Ready": ("True", "KubeletReady"),
+    }
+    bad = view(pressure=Pressure(1 << 20, 1 << 30, 100 << 30, 900, 1000, 100, 32768), readiness=Readiness())
+    assert {k: v[0] for k, v in states(bad).items()} == {
+        "MemoryPressure": "True", "DiskPressure": "True", "PIDPressure": "True", "NetworkUnavailable": "True",
+        "Ready": "False",
+    }  # fmt: skip
+
+
+def test_a_transition_time_changes_with_the_status_alone_and_heartbeats_say_nothing_new() -> None:
+    first = node_status(view(), {}, 1000.0)
+    later = node_status(view(), first, 2000.0)
+    assert not differs(first, later)
+    assert later["conditions"][0]["lastHeartbeatTime"] != first["conditions"][0]["lastHeartbeatTime"]
+    assert later["conditions"][0]["lastTransitionTime"] == first["conditions"][0]["lastTransitionTime"]
+    down = node_status(view(readiness=Readiness("dead", "")), later, 3000.0)
+    assert (
+        differs(later, down)
+        and down["conditions"][-1]["lastTransitionTime"] > later["conditions"][-1]["lastTransitionTime"]
+    )
+
+
+def test_what_is_kept_free_is_not_allocatable() -> None:
+    assert allocatable(MACHINE, 110)["memory"] == f"{(8 << 20) - 102400}Ki"
+
+
+def test_taints() -> None:
+    assert taints(["a=b:NoSchedule", "c:NoExecute"]) == [
+        {"key": "a", "value": "b", "effect": "NoSchedule"}, {"key": "c", "effect": "NoExecute"},
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="no effect"):
+        taints(["a"])
+
+
+def test_this_machine(tmp_path: Any) -> None:
+    machine, now = inspect(str(tmp_path)), pressure(str(tmp_path))
+    assert machine.cpus > 0 and machine.memory_bytes > now.memory_available > 0 and now.pids_free > 0
+
+
+async def test_heartbeats_survive_a_lost_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    from controlplane.client.resources import LEASES
+
+    api = FakeAPI()
+
+    async def look() -> NodeView:
+        return view()
+
+    keeper = NodeKeeper(api.client(), "n1", look, Config(node_lease_duration_seconds=1))
+    task = asyncio.create_task(keeper.run())
+
+    def lease() -> Any:
+        return api.get("leases", "n1", "kube-node-lease", "coordination.k8s.io")
+
+    async def until(condition: Any) -> None:
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110 - no event to wait for
+                await asyncio.sleep(0.005)
+
+    await until(lease)
+    first = lease()["spec"]["renewTime"]
+    await until(lambda: lease()["spec"]["renewTime"] != first)
+    assert lease()["metadata"]["ownerReferences"][0]["uid"] == api.get("nodes", "n1")["metadata"]["uid"]
+    await api.client().delete(LEASES, "n1", "kube-node-lease")
+    api.fail(StatusError(500, "InternalError", "x"), times=2, containing="leases")
+    await until(lease)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
