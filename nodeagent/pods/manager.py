@@ -23,6 +23,7 @@ from nodeagent.runtime.interface import RuntimeFailure, SandboxStatus
 log = logging.getLogger(__name__)
 
 ORPHAN_GRACE_S = 30.0
+LOOK_AGAIN_S = 60.0
 
 
 class PodManager:
@@ -51,6 +52,19 @@ class PodManager:
     async def run(self) -> None:
         """Hand the runtime's events to the workers, until cancelled. A broken stream is opened again; since events may
         have been lost, everybody then looks again."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow_events())
+            group.create_task(self._look_again())
+
+    async def _look_again(self) -> None:
+        """Should an event ever be lost, a pod is looked at once a minute all the same."""
+        while True:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            for worker in list(self._workers.values()):
+                worker.poke(sandbox=True)
+                await asyncio.sleep(0)
+
+    async def _follow_events(self) -> None:
         while True:
             try:
                 async for event in self._launcher.runtime.events():
@@ -105,7 +119,8 @@ class PodManager:
             return
         self._statuses.forget(uid)
         worker.orphan = True
-        grace = worker.want.deletion_grace_s
+        last = Desired.of(pod).deletion_grace_s  # what the deletion asked for, if the API server says
+        grace = worker.want.deletion_grace_s if last is None else last
         worker.update(_doomed(pod, worker.want.termination_grace_s if grace is None else grace))
 
     def settled(self) -> None:

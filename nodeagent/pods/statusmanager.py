@@ -60,12 +60,12 @@ class ClientPodApi:
 class _Entry:
     pod: Object
     known: Object  # the status as the API server has it
+    version: int = 0  # the resourceVersion of `known`
     wanted: Object | None = None
     final: bool = False  # delete after the last status
     done: Callable[[], None] | None = None
     task: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
-    sent: int = 0
 
 
 @dataclass(slots=True)
@@ -90,11 +90,16 @@ class StatusManager:
         self._send(pod["metadata"]["uid"])
 
     def observe(self, pod: Object) -> None:
-        """The API server has another version of the pod: what it says of its status is what is known, unless a
-        request of ours is under way (its answer is newer)."""
+        """The API server has another version of the pod. If it is newer than the answer to our last request, somebody
+        else may have touched the status (the node controller calls the pods of a silent node unready): that is what is
+        known now, and what the worker says next is compared with it."""
         entry = self._entries.get(pod["metadata"]["uid"])
-        if entry is not None:
-            entry.pod = pod
+        if entry is None:
+            return
+        entry.pod = pod
+        version = _version(pod)
+        if version > entry.version:
+            entry.known, entry.version = pod.get("status") or {}, version
 
     def latest(self, uid: str) -> Object | None:
         entry = self._entries.get(uid)
@@ -134,7 +139,7 @@ class StatusManager:
         uid = pod["metadata"]["uid"]
         entry = self._entries.get(uid)
         if entry is None:
-            entry = self._entries[uid] = _Entry(pod, pod.get("status") or {})
+            entry = self._entries[uid] = _Entry(pod, pod.get("status") or {}, _version(pod))
         entry.pod = pod
         return entry
 
@@ -183,7 +188,9 @@ class StatusManager:
             self.requests += 1
             body = {"metadata": {"uid": meta["uid"]}, "status": patch}
             answer = await self.api.patch_status(meta.get("namespace", ""), meta["name"], body)
-            entry.known = answer.get("status") or {}
+            version = _version(answer)
+            if version >= entry.version:
+                entry.known, entry.version = answer.get("status") or {}, version
             log.debug("status_sent pod=%s phase=%s fields=%s", _name(entry.pod), entry.known.get("phase"), list(patch))
             if entry.wanted is not None and changes(entry.known, entry.wanted) == patch:
                 entry.wanted = {**entry.wanted, **{k: entry.known[k] for k in patch if k in entry.known}}
@@ -262,6 +269,12 @@ def _dull(known: Object, wanted: Object) -> bool:
     states = [s for name in ("initContainerStatuses", "containerStatuses") for s in wanted.get(name) or ()]
     usual = ("ContainerCreating", "PodInitializing")
     return all(((s["state"].get("waiting") or {}).get("reason", usual[0])) in usual for s in states)
+
+
+def _version(obj: Object) -> int:
+    """The resourceVersion as a number (they grow within one resource); 0 if there is none."""
+    text = (obj.get("metadata") or {}).get("resourceVersion") or "0"
+    return int(text) if text.isdecimal() else 0
 
 
 def is_mirror(pod: Object) -> bool:

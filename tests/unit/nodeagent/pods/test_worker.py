@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from controlplane.client.resources import PODS
 from nodeagent.runtime.interface import ContainerState, RuntimeFailure
 
 
@@ -190,6 +191,40 @@ async def test_statuses_wait_for_an_api_server_that_is_away(world) -> None:
     await world.until(lambda: world.find().config.attempt == 1)
     world.api.offline = False
     await world.until(lambda: world.container().get("restartCount") == 1 and world.container()["ready"])
+
+
+async def test_what_others_write_into_the_status_is_put_right(world) -> None:
+    world.pod()
+    await world.until(lambda: world.condition("Ready").get("status") == "True")
+    pod = world.api.get("pods", "web", "default")
+    others = [{**c, "status": "False"} if c["type"] == "Ready" else c for c in pod["status"]["conditions"]]
+    world.api.put({**pod, "status": {**pod["status"], "conditions": [*others, {"type": "Gate", "status": "True"}]}})
+    assert world.condition("Ready")["status"] == "False"
+    await world.until(lambda: world.condition("Ready")["status"] == "True")
+    assert world.condition("Gate")["status"] == "True"
+
+
+async def test_readiness_gates(world) -> None:
+    world.pod(readinessGates=[{"conditionType": "example.com/up"}])
+    await world.until(lambda: world.status().get("phase") == "Running")
+    assert world.condition("Ready")["reason"] == "ReadinessGatesNotReady"
+    assert world.condition("ContainersReady")["status"] == "True"
+    gate = {"status": {"conditions": [{"type": "example.com/up", "status": "True"}]}}
+    await world.api.client().patch(PODS, "web", gate, "default", kind="strategic", subresource="status")
+    await world.until(lambda: world.condition("Ready")["status"] == "True")
+
+
+async def test_a_lost_event_does_no_lasting_harm(world, monkeypatch) -> None:
+    from nodeagent.pods import manager
+
+    monkeypatch.setattr(manager, "LOOK_AGAIN_S", 0.05)
+    await world.kill()
+    await world.start()
+    world.pod()
+    await world.until(lambda: world.container().get("ready"))
+    world.runtime._emit = lambda event: None
+    world.runtime.finish(world.find().status.id, 1)
+    await world.until(lambda: world.container().get("restartCount") == 1)
 
 
 async def test_a_pod_that_does_not_fit_is_refused(tmp_path, world) -> None:
