@@ -10,11 +10,13 @@ from typing import Any
 
 from controlplane import clock
 from controlplane.api import status
+from controlplane.apiserver import bootstrap_tokens
 from controlplane.apiserver.http import Handler, Request, Response, User
 from controlplane.store.cache import WatchCache
 from pki.tokens import InvalidToken, Signer
 
 _REMEMBERED = 4096
+_BOOTSTRAP_LENGTH = 23  # no JWT is that short
 
 
 class Authenticator:
@@ -46,6 +48,8 @@ class Authenticator:
 
     def token(self, token: str, audiences: Sequence[str]) -> User | None:
         """The user that `token` stands for, None if it is not good (any more)."""
+        if len(token) == _BOOTSTRAP_LENGTH:
+            return bootstrap_tokens.user_of(self._cache, token)
         now = clock.wall_time()
         key = (token, tuple(audiences))
         claims = self._verified.get(key)
@@ -63,8 +67,12 @@ class Authenticator:
         namespace, account = private.get("namespace", ""), private.get("serviceaccount", {})
         if not self._exists("serviceaccounts", namespace, account):
             return None
-        pod = private.get("pod")
+        pod, secret, node = private.get("pod"), private.get("secret"), private.get("node")
         if pod and not self._exists("pods", namespace, pod):
+            return None
+        if secret and not self._exists("secrets", namespace, secret):
+            return None
+        if node and not pod and not self._exists("nodes", "", node):  # beside a pod it only tells where that runs
             return None
         extra: dict[str, tuple[str, ...]] = {
             "authentication.kubernetes.io/credential-id": (f"JTI={claims.get('jti')}",)
@@ -72,11 +80,15 @@ class Authenticator:
         if pod:
             extra["authentication.kubernetes.io/pod-name"] = (pod["name"],)
             extra["authentication.kubernetes.io/pod-uid"] = (pod["uid"],)
+        if node:
+            extra["authentication.kubernetes.io/node-name"] = (node["name"],)
+            extra["authentication.kubernetes.io/node-uid"] = (node["uid"],)
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
         return User(claims["sub"], groups, account.get("uid", ""), extra)
 
     def _exists(self, plural: str, namespace: str, reference: dict[str, str]) -> bool:
-        cached = self._cache.get(f"core/{plural}/{namespace}/{reference.get('name')}")
+        scope = f"{namespace}/" if namespace else ""
+        cached = self._cache.get(f"core/{plural}/{scope}{reference.get('name')}")
         return cached is not None and cached.object["metadata"]["uid"] == reference.get("uid")
 
 
@@ -88,5 +100,8 @@ def _websocket_token(request: Request) -> str:
             import base64
 
             text = name.rpartition(".")[2]
-            return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode(errors="replace")
+            try:
+                return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode(errors="replace")
+            except ValueError:
+                raise status.unauthorized() from None
     return ""

@@ -74,6 +74,14 @@ class Request:
         return value is not None and value.lower() not in ("false", "0")
 
 
+def header_values(request: Request, name: str) -> list[str]:
+    """Every value of a header that may come several times."""
+    headers = request.headers
+    if isinstance(headers, CIMultiDictProxy | CIMultiDict):
+        return list(headers.getall(name, ()))
+    return [headers[name]] if name in headers else []
+
+
 class Response:
     """A status, headers, and one of: `body`, a `stream` of chunks, or `takeover` (the handler owns the connection)."""
 

@@ -1,11 +1,10 @@
-"""Requests that a node must answer: logs, exec, attach. Forwarded to the node agent's TLS server, both ways.
+"""Requests that others must answer: a node's agent (logs, exec, attach, port-forward, nodes/proxy) or a pod itself.
 
-The agent's certificate is verified against the kubelet CA; we show our own client certificate. WebSocket messages are
-relayed one by one with back-pressure (a slow reader slows the writer); logs are relayed as they come.
+The agent's certificate is verified against the kubelet CA; we show our own client certificate. Answers are relayed as
+they come; upgraded connections are node_upgrade's, and where a pod or Service is, backends'.
 """
 
 import asyncio
-import contextlib
 import logging
 import ssl
 from collections.abc import AsyncIterator
@@ -13,9 +12,10 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
-from aiohttp import web
+from yarl import URL
 
 from controlplane.api import status
+from controlplane.apiserver import backends, node_upgrade
 from controlplane.apiserver.http import Request, Response
 from controlplane.apiserver.requestinfo import RequestInfo
 from controlplane.store.cache import WatchCache
@@ -23,6 +23,7 @@ from controlplane.store.cache import WatchCache
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+_PROXIED = ("Accept", "Accept-Language", "Content-Type", "Range", "If-None-Match", "If-Modified-Since", "User-Agent")
 _LOG_PARAMETERS = ("follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream")
 
 
@@ -32,32 +33,40 @@ class NodeProxy:
     def __init__(self, cache: WatchCache, certificate: str, key: str, authority: str) -> None:
         self._cache = cache
         self._files = certificate, key, authority
+        self._context: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
+        self._anonymous: aiohttp.ClientSession | None = None
         self._closing: asyncio.Future[None] | None = None
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._session, self._anonymous):
+            if session is not None:
+                await session.close()
 
     def reload(self) -> None:
         """Read the certificates again at the next request."""
-        session, self._session = self._session, None
+        session, self._session, self._context = self._session, None, None
         if session is not None:
             self._closing = asyncio.ensure_future(session.close())
 
     async def connect(self, request: Request, info: RequestInfo) -> Response:
         """Raises StatusError 400, 404, 502."""
-        if info.resource == "pods" and info.subresource in ("log", "exec", "attach"):
-            pod = self._pod(info)
-            container = self._container(pod, request.query.get("container", ""), info.name)
-            base = self._agent(pod["spec"]["nodeName"])
-            if info.subresource == "log":
-                return await self._log(request, f"{base}/containerLogs/{info.namespace}/{info.name}/{container}")
-            target = f"{base}/{info.subresource}/{info.namespace}/{info.name}/{container}"
-            return await self._stream(request, target, _exec_query(request))
-        if info.resource == "nodes" and info.subresource == "proxy":
-            return await self._plain(request, f"{self._agent(info.name)}/{info.rest}")
-        raise status.StatusError(501, "NotImplemented", f"{info.resource}/{info.subresource} is not served yet")
+        if info.subresource == "proxy" and info.resource in ("pods", "services"):
+            url = backends.locate(self._cache, info)
+            return await self._plain(request, f"{url}/{info.rest}", self._stranger(), relay_errors=True)
+        if info.resource == "nodes":
+            name, _, _ = info.name.partition(":")
+            return await self._plain(request, f"{self._agent(name)}/{info.rest}", self._client(), relay_errors=True)
+        pod = self._pod(info)
+        node = self._agent(pod["spec"]["nodeName"])
+        if info.subresource == "portforward":
+            pairs = [("port", port) for port in request.query_lists.get("ports", ())]
+            return await self._stream(request, node, f"/portForward/{info.namespace}/{info.name}?{urlencode(pairs)}")
+        container = self._container(pod, request.query.get("container", ""), info.name)
+        path = f"{info.namespace}/{info.name}/{container}"
+        if info.subresource == "log":
+            return await self._log(request, f"{node}/containerLogs/{path}")
+        return await self._stream(request, node, f"/{info.subresource}/{path}?{_exec_query(request)}")
 
     # --- whom to ask ----------------------------------------------------------------------------------------------
 
@@ -100,27 +109,49 @@ class NodeProxy:
 
     # --- how ------------------------------------------------------------------------------------------------------
 
-    def _client(self) -> aiohttp.ClientSession:
-        if self._session is None:
+    def _tls(self) -> ssl.SSLContext:
+        if self._context is None:
             certificate, key, authority = self._files
-            context = ssl.create_default_context(cafile=authority)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            context.load_cert_chain(certificate, key)
-            connector = aiohttp.TCPConnector(ssl=context, limit=0)
-            timeout = aiohttp.ClientTimeout(total=None, connect=10)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
+            self._context = ssl.create_default_context(cafile=authority)
+            self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+            self._context.load_cert_chain(certificate, key)
+        return self._context
+
+    def _client(self) -> aiohttp.ClientSession:
+        """For node agents: they are verified, and see our certificate."""
+        if self._session is None:
+            self._session = _session(self._tls())
         return self._session
+
+    def _stranger(self) -> aiohttp.ClientSession:
+        """For pods: any user's choice of address, so nothing is shown to them (an agent would obey), and nothing is
+        known to verify them by."""
+        if self._anonymous is None:
+            context = ssl.create_default_context()
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            self._anonymous = _session(context)
+        return self._anonymous
 
     async def _log(self, request: Request, target: str) -> Response:
         query = {name: request.query[name] for name in _LOG_PARAMETERS if name in request.query}
-        return await self._plain(request, f"{target}?{urlencode(query)}")
+        return await self._plain(request, f"{target}?{urlencode(query)}", self._client())
 
-    async def _plain(self, request: Request, target: str) -> Response:
+    async def _plain(
+        self, request: Request, target: str, session: aiohttp.ClientSession, *, relay_errors: bool = False
+    ) -> Response:
+        """Relay a request and its answer as it comes. `relay_errors`: an error is the backend's own answer."""
+        if relay_errors and request.query_string:
+            target += f"?{request.query_string}"
+        headers = {name: request.headers[name] for name in _PROXIED if name in request.headers} if relay_errors else {}
         try:
-            answer = await self._client().request(request.method, target, data=request.body or None)
+            answer = await session.request(
+                request.method, URL(target, encoded=True), data=request.body or None, headers=headers,
+                allow_redirects=False,
+            )  # fmt: skip
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _unreachable(error) from error
-        if answer.status >= 400:
+        if answer.status >= 400 and not relay_errors:
             text = (await answer.text(errors="replace")).strip()
             answer.release()
             raise _refusal(answer.status, text)
@@ -135,59 +166,27 @@ class NodeProxy:
                 answer.close()
 
         kind = answer.headers.get("Content-Type", "text/plain")
-        return Response(answer.status, content_type=kind, stream=chunks())
+        kept = {name: answer.headers[name] for name in ("Location", "Content-Encoding") if name in answer.headers}
+        return Response(answer.status, content_type=kind, headers=kept, stream=chunks())
 
-    async def _stream(self, request: Request, target: str, query: str) -> Response:
-        """Relay a WebSocket. The node chooses the subprotocol; what it refuses, the client is told."""
-        if request.headers.get("Upgrade", "").lower() != "websocket":
+    async def _stream(self, request: Request, node: str, target: str) -> Response:
+        """Relay an upgraded connection; what the node refuses, the client is told."""
+        if not node_upgrade.wanted(request):
             raise status.bad_request("Upgrade request required")
-        offered = [p.strip() for p in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if p.strip()]
-        offered = [p for p in offered if not p.startswith("base64url.bearer.")]
+        url = URL(node)
         try:
-            node = await self._client().ws_connect(
-                f"{target}?{query}", protocols=offered, max_msg_size=0, autoclose=False, heartbeat=None
-            )
-        except aiohttp.WSServerHandshakeError as error:
-            raise _refusal(error.status, error.message) from error
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            answer = await node_upgrade.dial(request, url.host or "", url.port or 10250, target, self._tls())
+        except (OSError, TimeoutError) as error:
             raise _unreachable(error) from error
-
-        async def takeover(raw: web.BaseRequest) -> web.StreamResponse:
-            client = web.WebSocketResponse(
-                protocols=[node.protocol] if node.protocol else (), max_msg_size=0, autoclose=False
-            )
-            try:
-                await client.prepare(raw)
-                await _relay(client, node)
-            finally:
-                with contextlib.suppress(ConnectionError, RuntimeError):
-                    await client.close()
-                await node.close()
-            return client
-
-        return Response(101, takeover=takeover)
+        if answer.takeover is None:
+            raise _refusal(answer.status, answer.body)
+        return Response(101, takeover=answer.takeover)
 
 
-async def _relay(client: web.WebSocketResponse, node: aiohttp.ClientWebSocketResponse) -> None:
-    """Both directions until either side ends."""
-
-    async def pump(source: Any, sink: Any) -> None:
-        async for message in source:
-            if message.type is aiohttp.WSMsgType.BINARY:
-                await sink.send_bytes(message.data)
-            elif message.type is aiohttp.WSMsgType.TEXT:
-                await sink.send_str(message.data)
-            else:
-                return
-
-    up = asyncio.ensure_future(pump(client, node))
-    down = asyncio.ensure_future(pump(node, client))
-    try:
-        await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in (up, down):
-            task.cancel()
-        await asyncio.gather(up, down, return_exceptions=True)
+def _session(context: ssl.SSLContext) -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(ssl=context, limit=0)
+    timeout = aiohttp.ClientTimeout(total=None, connect=10)
+    return aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
 
 
 def _exec_query(request: Request) -> str:
@@ -199,11 +198,14 @@ def _exec_query(request: Request) -> str:
     return urlencode(pairs, quote_via=quote)
 
 
+_REASONS = {400: "BadRequest", 403: "Forbidden", 429: "TooManyRequests", 501: "NotImplemented"}
+
+
 def _refusal(code: int, text: str) -> status.StatusError:
     if code == 404:
         return status.StatusError(404, "NotFound", text)
-    if code in (400, 403, 429):
-        return status.StatusError(code, "BadRequest" if code == 400 else "Forbidden", text)
+    if code in _REASONS:
+        return status.StatusError(code, _REASONS[code], text)
     return status.internal(f"the node answered {code}: {text}")
 
 

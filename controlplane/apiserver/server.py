@@ -21,6 +21,7 @@ from controlplane.apiserver.discovery import Discovery
 from controlplane.apiserver.handlers import Handlers
 from controlplane.apiserver.health import Health
 from controlplane.apiserver.http import HttpServer, Request, Response
+from controlplane.apiserver.impersonation import Impersonation
 from controlplane.apiserver.node_proxy import NodeProxy
 from controlplane.apiserver.openapi import OpenApi
 from controlplane.apiserver.registry.generic import Registry
@@ -92,6 +93,7 @@ class ApiServer:
                 pipeline.with_errors,
                 pipeline.with_request_info,
                 self.authn.filter,
+                Impersonation(self.authz).filter,
                 self._limit,
                 self.authz.filter,
             ],

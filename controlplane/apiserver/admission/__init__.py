@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 
 from controlplane.apiserver.admission import (
+    certificate_request,
     namespace_lifecycle,
     node_restriction,
     priority,
@@ -21,10 +22,11 @@ def plugins(cache: WatchCache, authorizer: Authorizer) -> Sequence[Plugin]:
     """In Kubernetes' order."""
     return (
         namespace_lifecycle.NamespaceLifecycle(cache).admit,
-        node_restriction.NodeRestriction().admit,
+        node_restriction.NodeRestriction(cache).admit,
         service_account.ServiceAccount(cache).admit,
         toleration_seconds.admit,
         priority.Priority(cache).admit,
+        certificate_request.CertificateRequest(authorizer).admit,
         rbac_escalation.RbacEscalation(authorizer).admit,
     )
 

@@ -5,11 +5,15 @@ from typing import Any
 from controlplane.api import status
 from controlplane.apiserver.authz.node import node_name
 from controlplane.apiserver.registry.generic import Attributes
+from controlplane.store.cache import WatchCache
 
 _PROTECTED = "node-restriction.kubernetes.io/"
 
 
 class NodeRestriction:
+    def __init__(self, cache: WatchCache) -> None:
+        self._cache = cache
+
     async def admit(self, a: Attributes) -> None:
         node = node_name(a.user)
         if not node:
@@ -21,6 +25,8 @@ class NodeRestriction:
             self._pod(node, a)
         elif plural == "serviceaccounts" and a.subresource == "token":
             self._token(node, a)
+        elif plural in ("leases", "csinodes") and a.name != node:
+            raise _refuse(a, f"can only access {plural} with the same name as the requesting node")
 
     def _node(self, node: str, a: Attributes) -> None:
         if a.name != node:
@@ -52,8 +58,16 @@ class NodeRestriction:
 
     def _token(self, node: str, a: Attributes) -> None:
         reference = (a.new or {}).get("spec", {}).get("boundObjectRef") or {}
-        if reference.get("kind") != "Pod":
-            raise _refuse(a, f'node "{node}" can only request tokens bound to a pod')
+        if reference.get("kind") != "Pod" or not reference.get("uid"):
+            raise _refuse(a, f'node "{node}" requested token not bound to a pod with a uid')
+        cached = self._cache.get(f"core/pods/{a.namespace}/{reference.get('name', '')}")
+        pod = cached.object if cached else None
+        if pod is None or pod["metadata"]["uid"] != reference["uid"]:
+            raise _refuse(a, f'node "{node}" requested token bound to a pod that there is not')
+        if pod["spec"].get("nodeName") != node:
+            raise _refuse(a, f'node "{node}" requested token bound to a pod scheduled on a different node')
+        if pod["spec"].get("serviceAccountName") != a.name:
+            raise _refuse(a, f'node "{node}" requested token for a service account that the pod does not use')
 
 
 def _spec(obj: dict[str, Any], key: str) -> Any:

@@ -132,6 +132,7 @@ class Registry:
                 if dry_run:
                     if self.cache.get(key) is not None:
                         raise status.already_exists(resource.group_resource, meta["name"])
+                    await kind_strategy.refused(obj)
                     return Cached(key, encode(stored), 0, 0)
                 cached = await self.cache.create(key, encode(stored))
             except KeyExists:
@@ -172,25 +173,37 @@ class Registry:
                 old = convert.convert(old, resource.api_version)
             new = await change(old)
             new = {**new, "metadata": dict(new["metadata"])}  # it may share structure with `old`, which is everybody's
-            await self._prepare(resource, new, old, name, namespace, user, subresource, dry_run)
-            stored = new if _native(resource) else convert.convert(new, resource.storage_version)
-            value = encode(stored)
-            if self.strategy(resource).finished(new):
-                if not dry_run:
-                    try:
-                        await self._remove(resource, current, old)
-                    except (Conflict, KeyMissing):
-                        continue
-                return current
-            if dry_run or splice(value, current.revision) == current.data:
-                return Cached(key, splice(value, current.revision), current.revision, current.create_revision)
+            kind_strategy = self.strategy(resource)
             try:
-                return await self.cache.update(key, value, current.revision)
+                await self._prepare(resource, new, old, name, namespace, user, subresource, dry_run)
+                written = await self._replace(resource, current, old, new, dry_run=dry_run)
             except Conflict:
+                await kind_strategy.refused(new)
                 continue
             except KeyMissing:
+                await kind_strategy.refused(new)
                 raise status.not_found(resource.group_resource, name) from None
+            except BaseException:
+                await kind_strategy.refused(new)
+                raise
+            if dry_run:
+                await kind_strategy.refused(new)
+            else:
+                await kind_strategy.updated(new, old)
+            return written
         raise status.conflict(resource.group_resource, name)
+
+    async def _replace(self, resource: Resource, current: Cached, old: Object, new: Object, *, dry_run: bool) -> Cached:
+        """Write `new` over `current`, or remove it if it was only waiting for its last finalizer. Raises Conflict."""
+        value = encode(new if _native(resource) else convert.convert(new, resource.storage_version))
+        as_written = Cached(current.key, splice(value, current.revision), current.revision, current.create_revision)
+        if self.strategy(resource).finished(new):
+            if not dry_run:
+                await self._remove(resource, current, old)
+            return as_written
+        if dry_run or as_written.data == current.data:
+            return as_written
+        return await self.cache.update(current.key, value, current.revision)
 
     async def _prepare(
         self, resource: Resource, new: Object, old: Object, name: str, namespace: str, user: User,
@@ -219,6 +232,8 @@ class Registry:
         elif subresource == "":
             defaults.apply(resource, new)
             await kind_strategy.prepare_update(new, old)
+        else:
+            kind_strategy.prepare_subresource_update(subresource, new, old)
         await self.admit(Attributes("UPDATE", resource, subresource, namespace, name, user, new, old, dry_run))
         if (
             "generation" in before

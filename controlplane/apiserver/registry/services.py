@@ -63,18 +63,27 @@ class ServiceStrategy(Strategy):
                 self.addresses.reserve(int(ipaddress.ip_address(address)))
             for port in _node_ports(cached.object["spec"]):
                 self.ports.reserve(port)
-        self._taken: dict[str, tuple[list[int], list[int]]] = {}  # uid -> what its create took, until it is decided
+        # What a write took that is not decided yet, by the object that it is about to write.
+        self._taken: dict[int, tuple[list[int], list[int]]] = {}
 
     async def prepare_create(self, obj: Object) -> None:
         obj["status"] = {"loadBalancer": {}}
-        taken = self._take(obj, {})
-        self._taken[obj["metadata"]["uid"]] = taken
+        self._taken[id(obj)] = self._take(obj, {})
 
     async def created(self, obj: Object) -> None:
-        self._taken.pop(obj["metadata"]["uid"], None)
+        self._taken.pop(id(obj), None)
+
+    async def updated(self, new: Object, old: Object) -> None:
+        self._taken.pop(id(new), None)
+        kept = set(_addresses(new["spec"]))
+        for address in _addresses(old["spec"]):
+            if address not in kept:
+                self.addresses.release(int(ipaddress.ip_address(address)))
+        for port in set(_node_ports(old["spec"])) - set(_node_ports(new["spec"])):
+            self.ports.release(port)
 
     async def refused(self, obj: Object) -> None:
-        addresses, ports = self._taken.pop(obj["metadata"]["uid"], ([], []))
+        addresses, ports = self._taken.pop(id(obj), ((), ()))
         for address in addresses:
             self.addresses.release(address)
         for port in ports:
@@ -90,7 +99,12 @@ class ServiceStrategy(Strategy):
         await super().prepare_update(new, old)
         before, spec = old["spec"], new["spec"]
         kind = spec.get("type", "ClusterIP")
-        if kind != "ExternalName" and before.get("type") != "ExternalName":
+        if kind == "ExternalName":
+            # Unless the client insists on them, what the old type had goes.
+            for key in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"):
+                if spec.get(key) == before.get(key):
+                    spec.pop(key, None)
+        elif before.get("type") != "ExternalName":
             # An update that leaves these out means "as it is".
             for key in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
                 if not spec.get(key) and before.get(key):
@@ -107,15 +121,7 @@ class ServiceStrategy(Strategy):
             spec["ports"] = [{k: v for k, v in p.items() if k != "nodePort"} if p.get("nodePort") in _node_ports(before)
                              else p for p in spec.get("ports", ())]  # fmt: skip
             spec.pop("externalTrafficPolicy", None) if not spec.get("externalIPs") else None
-        self._take(new, old)
-        wanted = set(_node_ports(spec))
-        for port in _node_ports(before):
-            if port not in wanted:
-                self.ports.release(port)
-        kept = set(_addresses(spec))
-        for address in _addresses(before):
-            if address not in kept:
-                self.addresses.release(int(ipaddress.ip_address(address)))
+        self._taken[id(new)] = self._take(new, old)
 
     def _take(self, obj: Object, old: Object) -> tuple[list[int], list[int]]:
         """Fill in what is missing; returns what was newly taken. Raises StatusError 422, having taken nothing."""
@@ -148,6 +154,10 @@ class ServiceStrategy(Strategy):
             spec.setdefault("externalTrafficPolicy", "Cluster")
             if kind == "LoadBalancer":
                 spec.setdefault("allocateLoadBalancerNodePorts", True)
+                if spec["externalTrafficPolicy"] == "Local" and not spec.get("healthCheckNodePort"):
+                    spec["healthCheckNodePort"] = old.get("spec", {}).get("healthCheckNodePort") or self._any_port(
+                        taken
+                    )
             held = set(_node_ports(old.get("spec", {})))
             spec["ports"] = [
                 self._with_port(i, dict(p), held, taken, causes) for i, p in enumerate(spec.get("ports", ()))
@@ -183,6 +193,13 @@ class ServiceStrategy(Strategy):
             ]
         taken[0].append(int(address))
         return []
+
+    def _any_port(self, taken: tuple[list[int], list[int]]) -> int:
+        try:
+            taken[1].append(self.ports.choose())
+        except Exhausted:
+            raise status.internal("failed to allocate a nodePort: range is full") from None
+        return taken[1][-1]
 
     def _with_port(
         self, index: int, port: Object, held: set[int], taken: tuple[list[int], list[int]], causes: list[status.Cause]

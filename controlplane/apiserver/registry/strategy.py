@@ -6,6 +6,8 @@ release things afterwards. Objects given to `prepare_*` are this request's own a
 
 from typing import Any
 
+from controlplane import clock
+from controlplane.api import defaults, names, status
 from controlplane.api.resources import Resource
 
 Object = dict[str, Any]
@@ -38,6 +40,10 @@ class Strategy:
             if key not in new and key != "status":
                 new[key] = old[key]
 
+    def prepare_subresource_update(self, subresource: str, new: Object, old: Object) -> None:
+        """A write through another subresource; `new` may be anything that a client sent, unless the server made it
+        itself (scale, binding). Kinds with such subresources say what may change."""
+
     def generation_changed(self, new: Object, old: Object) -> bool:
         """Whether the desired state differs: everything but metadata and status counts."""
         keys = (new.keys() | old.keys()) - {"metadata", "status", "kind", "apiVersion"}
@@ -55,11 +61,21 @@ class Strategy:
     async def created(self, obj: Object) -> None:
         """After the object is durable."""
 
+    async def updated(self, new: Object, old: Object) -> None:
+        """After `prepare_update`, when the change is durable."""
+
     async def refused(self, obj: Object) -> None:
-        """After `prepare_create`, when the object was not created after all: give back what was taken."""
+        """After `prepare_create` or `prepare_update` when the object was not written after all (or the preparation
+        itself failed): give back what was taken."""
 
     async def deleted(self, obj: Object) -> None:
         """After the object is gone."""
+
+
+def _restore(new: Object, old: Object, *but: str) -> None:
+    """Everything of `old` back into `new`, except metadata and the fields in `but`."""
+    for key in (new.keys() | old.keys()) - {"kind", "apiVersion", "metadata", *but}:
+        _take(new, old, key)
 
 
 def _take(new: Object, old: Object, key: str) -> None:
@@ -75,6 +91,15 @@ class PodStrategy(Strategy):
     async def prepare_create(self, obj: Object) -> None:
         obj["status"] = {"phase": "Pending", "qosClass": qos_class(obj["spec"])}
 
+    def prepare_subresource_update(self, subresource: str, new: Object, old: Object) -> None:
+        if subresource == "ephemeralcontainers":
+            _restore(new, old, "spec")
+            new["spec"] = _with_ephemeral(new, old)
+            defaults.apply(self.resource, new)
+        elif subresource == "resize":
+            _restore(new, old, "spec")
+            new["spec"] = _resized(new.get("spec", {}), old["spec"])
+
     def grace_period(self, obj: Object, asked: int | None) -> int:
         """Unscheduled and finished pods need no node to agree; others get what was asked or their own period."""
         if not obj["spec"].get("nodeName") or obj.get("status", {}).get("phase") in ("Succeeded", "Failed"):
@@ -82,6 +107,46 @@ class PodStrategy(Strategy):
         if asked is not None:
             return max(asked, 0)
         return int(obj["spec"].get("terminationGracePeriodSeconds", 30))
+
+
+def _with_ephemeral(new: Object, old: Object) -> Object:
+    """The old spec with the new ephemeral containers, which can only become more. Raises StatusError 422."""
+    wanted = [dict(c) for c in new.get("spec", {}).get("ephemeralContainers") or ()]
+    field = "spec.ephemeralContainers"
+    by_name = {c.get("name"): c for c in wanted}
+    causes = []
+    for container in old["spec"].get("ephemeralContainers") or ():
+        if by_name.get(container["name"]) != container:
+            detail = "existing ephemeral containers may not be changed or removed"
+            causes.append(status.forbidden_field(field, detail))
+    taken = {c["name"] for kind in ("containers", "initContainers") for c in old["spec"].get(kind) or ()}
+    for index, container in enumerate(wanted):
+        name = container.get("name", "")
+        if not name:
+            causes.append(status.required(f"{field}[{index}].name"))
+        elif complaints := names.dns1123_label(name):
+            causes.append(status.invalid_value(f"{field}[{index}].name", name, complaints[0]))
+        elif name in taken:
+            causes.append(status.duplicate(f"{field}[{index}].name", name))
+        if not container.get("image"):
+            causes.append(status.required(f"{field}[{index}].image"))
+        taken.add(name)
+    if causes:
+        raise status.invalid("", "Pod", old["metadata"]["name"], causes)
+    return {**old["spec"], "ephemeralContainers": wanted}
+
+
+def _resized(wanted: Object, spec: Object) -> Object:
+    """The old spec with the new resources of containers, the only thing that a resize changes."""
+    result = dict(spec)
+    for kind in ("containers", "initContainers"):
+        by_name = {c.get("name"): c for c in wanted.get(kind) or ()}
+        if kind in spec:
+            result[kind] = [
+                {**c, **{k: v for k, v in by_name.get(c["name"], {}).items() if k in ("resources", "resizePolicy")}}
+                for c in spec[kind]
+            ]
+    return result
 
 
 def qos_class(spec: Object) -> str:
@@ -110,6 +175,10 @@ class NamespaceStrategy(Strategy):
         await super().prepare_update(new, old)
         _take(new, old, "spec")
 
+    def prepare_subresource_update(self, subresource: str, new: Object, old: Object) -> None:
+        if subresource == "finalize":
+            _restore(new, old, "spec")
+
     def finished(self, obj: Object) -> bool:
         return super().finished(obj) and not obj.get("spec", {}).get("finalizers")
 
@@ -130,12 +199,49 @@ class LeaseStrategy(Strategy):
     allow_create_on_update = True
 
 
+_DECISIONS = ("Approved", "Denied")
+
+
+class CertificateRequestStrategy(Strategy):
+    """The request itself never changes; /approval decides, /status carries the certificate or a failure."""
+
+    async def prepare_update(self, new: Object, old: Object) -> None:
+        await super().prepare_update(new, old)
+        _take(new, old, "spec")
+
+    def prepare_status_update(self, new: Object, old: Object) -> None:
+        super().prepare_status_update(new, old)
+        before = old.get("status", {}).get("conditions") or ()
+        others = [c for c in new.get("status", {}).get("conditions") or () if c.get("type") not in _DECISIONS]
+        decided = [c for c in before if c["type"] in _DECISIONS]
+        new["status"] = {**new.get("status", {}), "conditions": [*decided, *map(_dated, others)]}
+
+    def prepare_subresource_update(self, subresource: str, new: Object, old: Object) -> None:
+        conditions = new.get("status", {}).get("conditions") or ()
+        _restore(new, old)
+        kinds = [c.get("type") for c in conditions]
+        if "Approved" in kinds and "Denied" in kinds:
+            cause = status.invalid_value("status.conditions", "Denied", "Approved and Denied conditions are exclusive")
+            raise status.invalid(self.resource.group, self.resource.kind, old["metadata"]["name"], [cause])
+        lost = [c["type"] for c in old.get("status", {}).get("conditions") or () if c["type"] not in kinds]
+        if lost:
+            cause = status.forbidden_field("status.conditions", f"updates may not remove a condition of type {lost[0]}")
+            raise status.invalid(self.resource.group, self.resource.kind, old["metadata"]["name"], [cause])
+        new["status"] = {**old.get("status", {}), "conditions": [_dated(c) for c in conditions]}
+
+
+def _dated(condition: Object) -> Object:
+    now = clock.rfc3339()
+    return {"lastUpdateTime": now, "lastTransitionTime": now, **condition}
+
+
 STRATEGIES: dict[tuple[str, str], type[Strategy]] = {
     ("", "Pod"): PodStrategy,
     ("", "Namespace"): NamespaceStrategy,
     ("", "Node"): NodeStrategy,
     ("", "PersistentVolume"): _WithPhase,
     ("", "PersistentVolumeClaim"): _WithPhase,
+    ("certificates.k8s.io", "CertificateSigningRequest"): CertificateRequestStrategy,
     ("coordination.k8s.io", "Lease"): LeaseStrategy,
 }
 # Only objects whose desired state somebody observes have a generation.
