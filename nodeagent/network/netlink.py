@@ -41,7 +41,7 @@ IFF_UP = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
 IFA_F_NODAD, IFA_F_NOPREFIXROUTE = 0x02, 0x200
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC = 1, 4, 5, 7
-RT_TABLE_MAIN, RTN_UNICAST = 254, 1
+RT_TABLE_MAIN, RTN_UNICAST, RTN_UNREACHABLE = 254, 1, 7
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 RTPROT_BOOT, RTPROT_STATIC = 3, 4
 RTNH_F_ONLINK = 4
@@ -101,9 +101,10 @@ def addr_body(index: int, address: bytes, prefix_length: int) -> bytes:
 
 
 def route_body(
-    family: int, prefix_length: int, *, scope: int = RT_SCOPE_UNIVERSE, protocol: int = RTPROT_BOOT, flags: int = 0
-) -> bytes:
-    return ROUTE.pack(family, prefix_length, 0, 0, RT_TABLE_MAIN, protocol, scope, RTN_UNICAST, flags)
+    family: int, prefix_length: int, *, scope: int = RT_SCOPE_UNIVERSE, protocol: int = RTPROT_BOOT, flags: int = 0,
+    kind: int = RTN_UNICAST,
+) -> bytes:  # fmt: skip
+    return ROUTE.pack(family, prefix_length, 0, 0, RT_TABLE_MAIN, protocol, scope, kind, flags)
 
 
 def neigh_body(family: int, index: int, *, flags: int = 0) -> bytes:

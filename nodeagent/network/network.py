@@ -82,6 +82,7 @@ class LinuxPodNetwork:
         self._pod_cidr = ""
         self._node_ip = ""
         self._peers: tuple[Peer, ...] = ()
+        self._heard = False  # of other nodes, in this process: until then the routes of the last one stay
         self._attached: set[str] = set()  # sandboxes, by this object
         self._chains: list[Chain] = []  # as last written
         self._sync: asyncio.Task[None] | None = None
@@ -100,7 +101,10 @@ class LinuxPodNetwork:
     async def setup(self, pod_cidr: str, node_ip: str) -> None:
         """Make the node ready for pods of `pod_cidr`; `node_ip` is its InternalIP. Idempotent; call it again when
         either changes. Raises NetworkFailure."""
+        peers = self._peers
         await self._run(lambda: self._setup(pod_cidr, node_ip), "set up the pod network")
+        if self._peers is not peers:  # nodes were heard of meanwhile
+            await self._run(self._sync_nodes, "update routes")
 
     async def attach(self, sandbox_id: str, netns_path: str, ports: Sequence[PortMapping] = ()) -> Sequence[str]:
         """See PodNetwork.attach. Raises NetworkFailure (NetworkPluginNotReady, FailedCreatePodSandBox)."""
@@ -122,6 +126,7 @@ class LinuxPodNetwork:
         """Make routes and masquerading fit these Node objects (this node may be among them). Raises NetworkFailure."""
         found = (peers.peer(node) for node in nodes)
         self._peers = tuple(p for p in found if p is not None)
+        self._heard = True
         if self.ready:
             await self._run(self._sync_nodes, "update routes")
 
@@ -194,6 +199,7 @@ class LinuxPodNetwork:
         self._mtu, self._uplink_mtu = mtu, uplink.mtu
         self._pod_cidr, self._node_ip = pod_cidr, node_ip
         self._chains = []
+        Routes(netlink, config.vxlan).fence(config.cluster_cidr)
         self._sync_nodes()
         if config.manage_iptables:
             for jump in masquerade.JUMPS:
@@ -259,6 +265,8 @@ class LinuxPodNetwork:
             if chains != self._chains:
                 self._iptables.replace(chains)
                 self._chains = chains
+        if not self._heard:
+            return
         routes = Routes(self._netlink, self._config.vxlan)
         added, removed = routes.sync(others, self._pod_cidr, self._node_ip, self._uplink_mtu)
         if added or removed:
@@ -267,7 +275,7 @@ class LinuxPodNetwork:
     def _cleanup(self) -> None:
         netlink = self._netlink = self._netlink or Netlink()
         self._bridge_index = 0
-        Routes(netlink, self._config.vxlan).clear()
+        Routes(netlink, self._config.vxlan).clear(self._config.cluster_cidr)
         remove_link(netlink, self._config.bridge)
         if self._config.manage_iptables:
             mine = [*masquerade.chains("0.0.0.0/0", "0.0.0.0/0", ()), *_EMPTY_HOSTPORTS]

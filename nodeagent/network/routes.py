@@ -94,9 +94,22 @@ class Routes:
             remove_link(self._netlink, self._vxlan)
         return self._sync_routes(wanted)
 
-    def clear(self) -> None:
+    def fence(self, cluster: str) -> None:
+        """Pods that no node has a route for are unreachable, instead of being looked for on the way out."""
+        self._fence(cluster, nl.RTM_NEWROUTE, nl.NLM_F_CREATE | nl.NLM_F_REPLACE)
+
+    def _fence(self, cluster: str, operation: int, flags: int) -> None:
+        network = ipaddress.ip_network(cluster)
+        packed = network.network_address.packed
+        body = nl.route_body(
+            nl.family_of(packed), network.prefixlen, protocol=PROTOCOL, kind=nl.RTN_UNREACHABLE
+        ) + attribute(nl.RTA_DST, packed)
+        self._netlink.send([Message(f"fence {cluster}", operation, body, flags, accept=(errno.ESRCH,))])
+
+    def clear(self, cluster: str) -> None:
         """Remove all routes of ours and the VXLAN device."""
         self._sync_routes([])
+        self._fence(cluster, nl.RTM_DELROUTE, 0)
         remove_link(self._netlink, self._vxlan)
 
     def _sync_routes(self, wanted: Sequence[Route]) -> tuple[int, int]:

@@ -44,6 +44,8 @@ def create(lab: Lab) -> None:
         "*nat", f":{ours} - [0:0]",
         f"-A {ours} -s {lab.subnet} ! -d {lab.subnet} ! -o {lab.bridge} -j MASQUERADE", "COMMIT",
         "*filter", f":{ours} - [0:0]",
+        # Addresses that only mean something inside the lab never leave it.
+        f"-A {ours} -i {lab.bridge} ! -o {lab.bridge} -d {lab.cluster_cidr},{lab.service_cidr} -j REJECT",
         f"-A {ours} -i {lab.bridge} -j ACCEPT", f"-A {ours} -o {lab.bridge} -j ACCEPT", "COMMIT",
     ]  # fmt: skip
     run("iptables-restore", "--noflush", "--wait", text="\n".join(rules) + "\n")
