@@ -28,6 +28,7 @@ from controlplane.apiserver.registry.generic import Registry
 from controlplane.apiserver.registry.services import ServiceStrategy
 from controlplane.daemon import on_reload
 from controlplane.store.cache import WatchCache
+from controlplane.store.compactor import Compactor
 from controlplane.store.interface import Store
 from controlplane.store.memory import MemoryStore
 from pki.keys import load_key
@@ -137,19 +138,6 @@ class ApiServer:
             raise status.not_found()
         return Response(404, b"404 page not found\n", content_type="text/plain; charset=utf-8")
 
-    async def compact(self) -> None:
-        """Forget what is older than the configured history, for ever."""
-        history: list[tuple[float, int]] = []
-        loop = asyncio.get_running_loop()
-        period = max(self.config.history_seconds / 24, 1.0)
-        while True:
-            history.append((loop.time(), self.cache.revision))
-            await asyncio.sleep(period)
-            old = [revision for at, revision in history if at < loop.time() - self.config.history_seconds]
-            if old:
-                history = history[len(old) :]
-                await self.cache.store.compact(old[-1])
-
 
 async def serve(config: Config, ready: Callable[[], None]) -> None:
     """Run until cancelled. Raises OSError if the port is taken, StoreError if the store cannot be used."""
@@ -164,7 +152,9 @@ async def serve(config: Config, ready: Callable[[], None]) -> None:
     on_reload(reload)
     front = HttpServer(server.handle, max_body_bytes=config.max_request_body_bytes)
     port = await front.start(config.bind_address, config.secure_port, context)
-    compaction = asyncio.create_task(server.compact())
+    history = config.history_seconds
+    compactor = Compactor(server.cache.store, retention_s=history, interval_s=max(history / 24, 1.0))
+    compaction = asyncio.create_task(compactor.run(), name="compaction")
     log.info("serving address=%s port=%d version=%s", config.bind_address, port, server.definitions.version)
     ready()
     try:

@@ -14,7 +14,7 @@ import logging
 import msgspec
 
 from controlplane import clock
-from controlplane.store.interface import Conflict, KeyExists, KeyMissing, Store, StoreClosed, StoreError
+from controlplane.store.interface import Conflict, KeyExists, KeyMissing, Record, Store, StoreClosed, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -66,16 +66,19 @@ class Compactor:
         store = self._store
         record = await store.get(KEY)
         marks = msgspec.json.decode(record.value, type=_Notes).marks if record is not None else []
-        if marks and marks[-1][1] == store.current_revision:
-            return 0  # only our own note since: an idle cluster writes nothing
         revision, kept = plan(marks, clock.wall_time(), store.current_revision + 1, self._retention_s)
-        value = msgspec.json.encode(_Notes(_Name(), kept))
-        with contextlib.suppress(Conflict, KeyExists, KeyMissing):  # another server's turn
-            if record is None:
-                await store.create(KEY, value)
-            else:
-                await store.update(KEY, value, record.revision)
+        idle = bool(marks) and marks[-1][1] == store.current_revision  # nothing but our own note was written since
+        if not idle:
+            await self._note(record, kept)
         if revision > store.compacted_revision:
             await store.compact(revision)
             log.info("compacted revision=%d current=%d", revision, store.current_revision)
         return revision
+
+    async def _note(self, record: Record | None, marks: list[Mark]) -> None:
+        value = msgspec.json.encode(_Notes(_Name(), marks))
+        with contextlib.suppress(Conflict, KeyExists, KeyMissing):  # another server's turn
+            if record is None:
+                await self._store.create(KEY, value)
+            else:
+                await self._store.update(KEY, value, record.revision)
