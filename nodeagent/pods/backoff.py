@@ -38,6 +38,11 @@ class Backoff:
         else:
             self._entries[key] = (min(entry[0] * 2, self.maximum_s), now)
 
+    def recall(self, key: str, waited_s: float, since: float) -> None:
+        """Go on from a delay that was in force at `since`, as an earlier agent left it; nothing if one is known."""
+        if key not in self._entries:
+            self._entries[key] = (min(max(waited_s, self.initial_s), self.maximum_s), since)
+
     def reset(self, key: str) -> None:
         self._entries.pop(key, None)
 

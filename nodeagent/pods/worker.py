@@ -69,6 +69,7 @@ class Worker:
         self._launcher = shared.launcher
         self._sandboxes: dict[str, SandboxStatus] = {}
         self._relist = False
+        self._adopted = False
         self._wake = asyncio.Event()
         self._wake.set()
         self._operations: dict[str, asyncio.Task[None]] = {}
@@ -102,6 +103,7 @@ class Worker:
     def adopt(self, sandboxes: Sequence[SandboxStatus]) -> None:
         """Take over what an earlier agent left running, without touching it."""
         self._sandboxes = {s.id: s for s in sandboxes}
+        self._adopted = True
         for entries in ("initContainerStatuses", "containerStatuses"):
             for entry in (self.want.pod.get("status") or {}).get(entries) or ():
                 if entry.get("containerID"):
@@ -172,6 +174,9 @@ class Worker:
         for sandbox_id in self._sandboxes:
             containers += await runtime.containers(sandbox_id)
         actual = Actual.of(list(self._sandboxes.values()), containers)
+        if self._adopted:
+            self._adopted = False
+            self._recall_crashes(actual)
         for container in containers:
             if container.state is ContainerState.EXITED:
                 if container.id not in self._known_dead:
@@ -179,6 +184,13 @@ class Worker:
             elif container.state is ContainerState.RUNNING and container.id not in self.memory.health:
                 self._watch(want, container, adopted=True)
         return actual
+
+    def _recall_crashes(self, actual: Actual) -> None:
+        """How long an earlier agent made crashing containers wait shows in their times: go on from there."""
+        for name in actual.by_name:
+            newest, previous = actual.newest(name), actual.previous(name)
+            if newest is not None and previous is not None and previous.finished_at and newest.started_at:
+                self.memory.crashes.recall(name, newest.started_at - previous.finished_at, newest.started_at)
 
     async def _mourn(self, container: ContainerStatus) -> None:
         """A container has ended: keep its last message, stop asking after its health."""

@@ -150,6 +150,18 @@ async def test_an_agents_restart_touches_nothing(world) -> None:
     await world.until(lambda: world.container().get("restartCount") == 1)
 
 
+async def test_a_crashing_container_keeps_its_back_off_over_a_restart_of_the_agent(world) -> None:
+    world.pod(containers=[{"name": "app", "image": "busybox:1", "command": ["sh", "-c", "exit 3"]}])
+    await world.until(lambda: world.container().get("restartCount") == 1 and "waiting" in world.container()["state"])
+    await world.kill()
+    made = len(world.runtime.made)
+    await world.start()
+    world.pod("other")
+    await world.until(lambda: world.container(pod="other").get("ready"))
+    assert len(world.runtime.made) == made + 1
+    assert world.container()["state"]["waiting"]["message"].startswith("back-off 10s")
+
+
 async def test_what_happened_while_the_agent_was_away_is_caught_up(world) -> None:
     world.pod("gone")
     world.pod("died")
