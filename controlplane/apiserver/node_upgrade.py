@@ -131,13 +131,12 @@ class _Upstream:
 async def _relay(
     raw: web.BaseRequest, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> web.StreamResponse:
-    client = raw.transport
+    client: Any = raw.transport  # an asyncio.Transport by its methods; uvloop's are no subclass of it
     answer = _Relayed(status=101)
     answer.force_close()
     if client is None or client.is_closing():
         writer.close()
         return answer
-    assert isinstance(client, asyncio.Transport)
     writer.transport.set_write_buffer_limits(high=_CHUNK)
     gone = asyncio.Event()
     upstream = _Upstream(client, writer, gone.set)
