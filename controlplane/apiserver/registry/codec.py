@@ -59,7 +59,8 @@ def _may_repeat(request: Request) -> bool:
 
 def encode(obj: Object) -> bytes:
     """The bytes to store: JSON without resourceVersion, head fields first."""
-    metadata = {k: v for k, v in obj["metadata"].items() if k != "resourceVersion"}
+    # Empty labels and the like are left out, as Kubernetes' clients expect from its `omitempty`.
+    metadata = {k: v for k, v in obj["metadata"].items() if k != "resourceVersion" and v not in ({}, [], "")}
     ordered = {"kind": obj["kind"], "apiVersion": obj["apiVersion"], "metadata": metadata}
     for key, value in obj.items():
         if key not in ordered:
