@@ -16,7 +16,7 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -282,10 +282,10 @@ async def serve(config: Config, ready: Callable[[], None]) -> None:
 
     root = Path(config.root_dir)
     network = LinuxPodNetwork(NetworkConfig(str(root / "network"), config.cluster_cidr))
-    mirrors: dict[str, list[str]] = {}
+    mirrors: dict[str, Sequence[str]] = {}
     for entry in config.registry_mirrors:
         registry, _, url = entry.partition("=")
-        mirrors.setdefault(registry, []).append(url)
+        mirrors[registry] = [*mirrors.get(registry, ()), url]
     images = LocalImages(
         root / "images",
         preload=Path(config.image_preload_dir) if config.image_preload_dir else None,
