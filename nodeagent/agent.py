@@ -275,7 +275,7 @@ def _own_address(kubeconfig: str) -> str:
 
 async def serve(config: Config, ready: Callable[[], None]) -> None:
     """The node agent on this machine, until cancelled."""
-    from nodeagent.images.registry import Registries
+    from nodeagent.images.endpoints import Registries
     from nodeagent.images.service import LocalImages
     from nodeagent.network.network import LinuxPodNetwork, NetworkConfig
     from nodeagent.runtime.service import LinuxRuntime

@@ -12,14 +12,14 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import aiohttp
 
 from nodeagent.images.auth import Authorizer, Denied
 from nodeagent.images.content import Content, Download
+from nodeagent.images.endpoints import Registries
 from nodeagent.images.manifest import ACCEPT, Descriptor, ImageInvalid, check_digest
 from nodeagent.images.references import Reference
 from nodeagent.runtime.interface import NotFound, RegistryAuth, RuntimeFailure
@@ -32,7 +32,6 @@ _MAX_DOCUMENT = 8 << 20
 _CHUNK = 1 << 20
 _ATTEMPTS = 4
 _BACKOFF_S = 0.5
-_DOCKER_HUB = "registry-1.docker.io"
 
 
 class Unavailable(RuntimeFailure):
@@ -40,28 +39,6 @@ class Unavailable(RuntimeFailure):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, "RegistryUnavailable")
-
-
-@dataclass(frozen=True, slots=True)
-class Registries:
-    """How to reach registries. `mirrors`: by registry name (`*` for all others), base URLs to try first, e.g.
-    `http://10.0.0.1:5000`. `insecure`: registries spoken to in plain HTTP, beside localhost. `ca_file`: certificates
-    to trust beside the system's."""
-
-    mirrors: dict[str, Sequence[str]] = field(default_factory=dict)
-    insecure: Sequence[str] = ()
-    ca_file: str = ""
-
-    def endpoints(self, registry: str) -> list[str]:
-        """Base URLs for `registry`, in the order to try."""
-        mirrors = self.mirrors.get(registry, self.mirrors.get("*", ()))
-        host = _DOCKER_HUB if registry == "docker.io" else registry
-        own = f"{'http' if self._is_plain(registry) else 'https'}://{host}"
-        return [*(m.rstrip("/") for m in mirrors if m.rstrip("/") != own), own]
-
-    def _is_plain(self, registry: str) -> bool:
-        host = urlsplit(f"//{registry}").hostname or ""
-        return registry in self.insecure or host in ("localhost", "::1") or host.startswith("127.")
 
 
 class RegistryClient:

@@ -18,18 +18,21 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 
 from nodeagent.images import manifest, references, state, unpack
 from nodeagent.images.content import Content, remove
+from nodeagent.images.endpoints import Registries
 from nodeagent.images.layout import Archive, Found
 from nodeagent.images.manifest import Config, Descriptor, ImageInvalid
 from nodeagent.images.references import Reference
-from nodeagent.images.registry import Registries, RegistryClient, Repository
 from nodeagent.images.state import Stored
 from nodeagent.runtime.interface import Image, NotFound, RegistryAuth, RuntimeFailure
+
+if TYPE_CHECKING:
+    from nodeagent.images.registry import RegistryClient, Repository
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +52,8 @@ class LocalImages:
         the same time."""
         self._content = Content(root)
         self._preload = preload
-        self._registry = RegistryClient(registries or Registries())
+        self._registries = registries or Registries()
+        self._client: RegistryClient | None = None
         self._downloads = asyncio.Semaphore(parallel)
         self._unpacks = asyncio.Semaphore(2)
         self._state = state.State()
@@ -98,7 +102,8 @@ class LocalImages:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._registry.close()
+        if self._client is not None:
+            await self._client.close()
 
     @property
     def _state_path(self) -> Path:
@@ -180,12 +185,20 @@ class LocalImages:
     async def _pull(self, reference: Reference, auth: Sequence[RegistryAuth]) -> Image:
         started = asyncio.get_running_loop().time()
         try:
-            image = await self._pull_from(self._registry.repository(reference, auth), reference)
+            image = await self._pull_from(self._registry().repository(reference, auth), reference)
         except OSError as error:
             raise RuntimeFailure(f'failed to pull image "{reference}": {error}', "ErrImagePull") from error
         seconds = asyncio.get_running_loop().time() - started
         log.info("image pulled reference=%s id=%s seconds=%.3f", reference, image.id, seconds)
         return image
+
+    def _registry(self) -> RegistryClient:
+        """Made at the first pull: see endpoints.py for why."""
+        if self._client is None:
+            from nodeagent.images.registry import RegistryClient
+
+            self._client = RegistryClient(self._registries)
+        return self._client
 
     async def _pull_from(self, repository: Repository, reference: Reference) -> Image:
         data = await repository.fetch_manifest(reference.target)

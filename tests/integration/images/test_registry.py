@@ -21,8 +21,8 @@ from aiohttp import web
 from nodeagent.images import build
 from nodeagent.images.auth import Authorizer, Denied
 from nodeagent.images.build import Entry
+from nodeagent.images.endpoints import Registries
 from nodeagent.images.manifest import DOCKER_INDEX, OCI_INDEX, OCI_MANIFEST, digest_of
-from nodeagent.images.registry import Registries
 from nodeagent.images.service import LocalImages
 from nodeagent.runtime.interface import RegistryAuth, RuntimeFailure
 
