@@ -31,12 +31,17 @@ from nodeagent.linux.layout import (
     ROW_SIZE,
     ROWS,
 )
-from nodeagent.linux.syscalls import MACHINE, NUMBERS, KernelError, libc, raw
+from nodeagent.linux.syscalls import MACHINE, NUMBERS, KernelError, libc, numbers_only
 
 CLONE_VM, CLONE_VFORK, CLONE_PIDFD, CLONE_CLEAR_SIGHAND = 0x100, 0x4000, 0x1000, 0x1_0000_0000
 _PROT_READ, _PROT_WRITE, _PROT_EXEC = 1, 2, 4
 _MAP_SHARED, _MAP_PRIVATE, _MAP_ANONYMOUS, _MAP_FIXED_NOREPLACE = 1, 2, 0x20, 0x100000
 _MAP_FAILED = ctypes.c_void_p(-1).value
+
+# A memoryview without a ctypes array, whose type would have to be made for every size.
+_view = ctypes.pythonapi.PyMemoryView_FromMemory
+_view.restype, _view.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int]
+_PyBUF_WRITE = 0x200
 
 libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
@@ -66,7 +71,7 @@ class Loaded:
         address = libc.mmap(BASE, self.size, _PROT_READ | _PROT_WRITE, flags, fd, 0)
         if address == _MAP_FAILED or address != BASE:
             raise KernelError(ctypes.get_errno(), "mmap", f"program at {BASE:#x}")
-        self.memory = memoryview((ctypes.c_char * self.size).from_address(BASE)).cast("B")
+        self.memory = _view(BASE, self.size, _PyBUF_WRITE)
         if self._word(0) != MAGIC:
             self.close()
             raise ValueError("program: bad magic")
@@ -110,7 +115,7 @@ class Loaded:
             for i in range(6):
                 if mask >> i & 1:
                     arguments[i] = self._word(arguments[i] - BASE)
-            result = raw(number, *arguments)
+            result = numbers_only(number, *arguments)
             struct.pack_into("<q", memory, row + RESULT, result)
             if result < 0 and ANY not in rest[6:10] and -result not in rest[6:10]:
                 struct.pack_into("<q", memory, FAILED, row + BASE)
@@ -135,7 +140,7 @@ class Loaded:
             assert _run is not None
             pid = _run(BASE)
         else:
-            pid = raw(NUMBERS["clone3"], BASE + CLONE_ARGS, CLONE_ARGS_SIZE)
+            pid = numbers_only(NUMBERS["clone3"], BASE + CLONE_ARGS, CLONE_ARGS_SIZE)
             if pid == 0:
                 status = EXIT_FAILED
                 try:

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from nodeagent.linux.layout import BASE, END, HEADER_SIZE, INPUT_COUNT, INPUTS, MAGIC, RESULT, ROW, ROW_SIZE, ROWS
+from nodeagent.linux.layout import BASE, HEADER_SIZE, INPUT_COUNT, INPUTS, MAGIC, RESULT, ROW, ROW_SIZE, ROWS
 from nodeagent.linux.syscalls import NUMBERS, KernelError
 
 
@@ -38,6 +38,9 @@ class Block:
 
     words: Sequence[int | str | bytes | Block | None]
 
+
+_WORD = 0xFFFF_FFFF_FFFF_FFFF
+_pack_row = struct.Struct(ROW).pack_into
 
 Argument = int | str | bytes | Result | Input | Block | None
 
@@ -125,31 +128,36 @@ class _Linker:
         self._texts: dict[bytes, int] = {}
 
     def image(self) -> bytes:
-        rows = bytearray()
-        for step in self._steps:
+        rows = bytearray(len(self._steps) * ROW_SIZE)
+        values: list[int] = []
+        for index, step in enumerate(self._steps):
             number = NUMBERS.get(step.name)
             if number is None:
                 raise KernelError(errno.ENOSYS, step.name, step.about)
-            mask, values = 0, [0] * 6
+            mask = 0
+            values.clear()
             for i, argument in enumerate(step.arguments):
-                if isinstance(argument, Result | Input):
+                if type(argument) is int:
+                    values.append(argument & _WORD)
+                    continue
+                if type(argument) is Result or type(argument) is Input:
                     mask |= 1 << i
-                values[i] = self._value(argument) & 0xFFFF_FFFF_FFFF_FFFF
-            forgive = [*step.forgive, 0, 0, 0, 0][:4]
-            rows += struct.pack(ROW, number, mask, *values, *forgive, 0)
+                values.append(self._value(argument))
+            values += (0, 0, 0, 0, 0, 0)
+            forgive = (*step.forgive, 0, 0, 0, 0)[:4] if step.forgive else (0, 0, 0, 0)
+            _pack_row(rows, index * ROW_SIZE, number, mask, *values[:6], *forgive, 0)
         header = bytearray(HEADER_SIZE)
         struct.pack_into("<Q", header, 0, MAGIC)
         struct.pack_into("<QQ", header, ROWS, self._rows_at, self._data_at)
-        assert END == ROWS + 8
         return bytes(header + rows + self._data)
 
     def _value(self, argument: Argument) -> int:
         if argument is None:
             return 0
         if isinstance(argument, int):
-            return argument
+            return argument & _WORD
         if isinstance(argument, str):
-            return self._text(os.fsencode(argument) + b"\0")
+            return self._text(argument.encode("utf-8", "surrogateescape") + b"\0")
         if isinstance(argument, bytes):
             return self._text(argument)
         if isinstance(argument, Result):
@@ -159,7 +167,7 @@ class _Linker:
                 raise ValueError(f"program: no input {argument.index}")
             return BASE + INPUTS + 8 * argument.index
         words = [self._value(word) for word in argument.words]
-        return self._place(struct.pack(f"<{len(words)}Q", *(w & 0xFFFF_FFFF_FFFF_FFFF for w in words)))
+        return self._place(struct.pack(f"<{len(words)}Q", *words))
 
     def _text(self, data: bytes) -> int:
         found = self._texts.get(data)

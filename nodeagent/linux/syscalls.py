@@ -39,6 +39,11 @@ _syscall = libc.syscall
 _syscall.restype = ctypes.c_long
 
 
+_numbers = ctypes.CDLL(None, use_errno=True).syscall
+_numbers.restype = ctypes.c_long
+_numbers.argtypes = [ctypes.c_long] * 7
+
+
 class KernelError(OSError):
     """A system call failed: `operation` on `path` (or what else it was about), with the kernel's errno."""
 
@@ -56,6 +61,12 @@ def raw(number: int, *args: int | bytes | None) -> int:
     result: int = _syscall(
         ctypes.c_long(number), *[ctypes.c_long(a) if isinstance(a, int) else ctypes.c_char_p(a) for a in args]
     )
+    return -ctypes.get_errno() if result == -1 else result
+
+
+def numbers_only(number: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0, e: int = 0, f: int = 0) -> int:
+    """As `raw`, for arguments that are all numbers (addresses, too): a third of the time."""
+    result: int = _numbers(number, a, b, c, d, e, f)
     return -ctypes.get_errno() if result == -1 else result
 
 

@@ -20,7 +20,6 @@ from nodeagent.runtime.state import Container
 
 log = logging.getLogger(__name__)
 
-_NEW = plan.CLONE_NEWNS | plan.CLONE_NEWPID
 _SYS_RESOURCE = 1 << capabilities.NAMES.index("SYS_RESOURCE")
 
 
@@ -51,20 +50,17 @@ class Compiler:
 
     def check(self, container: Container) -> None:
         """Whether the container can be compiled at all. Raises RuntimeFailure or ValueError."""
-        self.command(container)
-        self._confinement(container)
+        self._resolve(container)
 
     def make_layers(self, container: Container) -> None:
         top = self._layers(container)
-        os.makedirs(f"{top}/upper", mode=0o755)
+        os.mkdir(top, 0o711)
+        os.mkdir(f"{top}/upper", 0o755)
         os.mkdir(f"{top}/work", 0o700)
-        os.chmod(top, 0o711)
 
     def remove_layers(self, container: Container) -> None:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self._layers(container))
-        if not self.shm_detached:
-            return
 
     def container(self, container: Container) -> Program:
         """The container's program. Raises RuntimeFailure."""
@@ -87,7 +83,8 @@ class Compiler:
             mountpoint=f"{self._root}/mountpoint", mounts=config.mounts, shm=shm, cgroups=self._shown(),
             masked=masked, readonly_paths=readonly_paths, readonly=security.readonly_rootfs, privileged=privileged,
         )  # fmt: skip
-        return plan.container(tree, self._confinement(container), self.command(container))
+        command, confinement = self._resolve(container)
+        return plan.container(tree, confinement, command)
 
     def start_request(self, container: Container, *, native: bool) -> Message:
         config = container.file.config
@@ -103,10 +100,10 @@ class Compiler:
 
     def execution(self, container: Container, argv: Sequence[str], *, tty: bool) -> Program:
         namespaces = plan.CLONE_NEWNS | plan.CLONE_NEWCGROUP
-        default = self.command(container)
+        default, confinement = self._resolve(container)
         env = [*default.env, *(["TERM=xterm"] if tty and not any(e.startswith("TERM=") for e in default.env) else [])]
         command = plan.Command(list(argv), env, default.cwd, tty)
-        return plan.execution(namespaces, self._confinement(container), command)
+        return plan.execution(namespaces, confinement, command)
 
     def exec_request(self, container: Container, *, native: bool) -> Message:
         return {
@@ -130,6 +127,18 @@ class Compiler:
 
     def command(self, container: Container) -> plan.Command:
         """argv, environment and working directory: the pod's words over the image's, as Kubernetes combines them."""
+        return self._resolve(container)[0]
+
+    def _resolve(self, container: Container) -> tuple[plan.Command, plan.Confinement]:
+        """What the configuration means on this node; looked up once a container."""
+        if container.resolved is None:
+            who = identity.resolve(container.file.config.security, container.file.image, container.file.layers)
+            container.resolved = (self._command(container, who), self._confinement(container, who))
+        resolved: tuple[plan.Command, plan.Confinement] = container.resolved
+        return resolved
+
+    @staticmethod
+    def _command(container: Container, who: identity.Identity) -> plan.Command:
         config, image = container.file.config, container.file.image
         argv = [*(config.command or image.entrypoint), *(config.args or (() if config.command else image.cmd))]
         env: dict[str, str] = {"PATH": plan.DEFAULT_PATH}
@@ -139,7 +148,7 @@ class Compiler:
         env.update(entry.partition("=")[::2] for entry in image.env)
         env.update(config.envs)
         if "HOME" not in env:
-            env["HOME"] = self._identity(container).home
+            env["HOME"] = who.home
         command = plan.Command(
             argv, [f"{k}={v}" for k, v in env.items()], config.working_dir or image.working_dir, config.tty
         )
@@ -158,11 +167,7 @@ class Compiler:
     def _layers(self, container: Container) -> str:
         return f"{self._root}/containers/{container.file.id}"
 
-    def _identity(self, container: Container) -> identity.Identity:
-        file = container.file
-        return identity.resolve(file.config.security, file.image, file.layers)
-
-    def _confinement(self, container: Container) -> plan.Confinement:
+    def _confinement(self, container: Container, who: identity.Identity) -> plan.Confinement:
         config = container.file.config
         security = config.security
         if security.privileged:
@@ -172,7 +177,7 @@ class Compiler:
             bounding = capabilities.resolve(security.add_capabilities, security.drop_capabilities, default) & self._own
         profile = "Unconfined" if security.privileged else security.seccomp
         return plan.Confinement(
-            identity=self._identity(container), bounding=bounding, no_new_privs=security.no_new_privs,
+            identity=who, bounding=bounding, no_new_privs=security.no_new_privs,
             seccomp=seccomp.program(profile, bounding), rlimits=self._rlimits,
             oom_score_adj=self._oom_score_adj(config.resources.oom_score_adj),
             join=self._cgroups.join_files(

@@ -23,9 +23,10 @@ class Link:
         path: str,
         heard: Callable[[Message], None] | None = None,
         lost: Callable[[], None] | None = None,
+        sock: wire.Socket | None = None,
     ) -> None:
-        """Connect to `path`. Raises OSError."""
-        self._sock = wire.connect(path)
+        """Connect to `path`, or take over `sock`, which is connected there. Raises OSError."""
+        self._sock = sock or wire.connect(path)
         self._sock.setblocking(False)
         self._path = path
         self._heard, self._lost = heard, lost
@@ -63,6 +64,12 @@ class Link:
         if "error" in reply:
             raise RuntimeFailure(f"{message['op']}: {reply['error']}")
         return reply, received
+
+    async def tell(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Send what is not answered here. Raises RuntimeFailure if the peer is gone."""
+        if not self.open:
+            raise RuntimeFailure(f"{message['op']}: no connection to {self._path}")
+        await self._send(message, list(fds))
 
     async def _send(self, message: Message, fds: list[int]) -> None:
         while True:

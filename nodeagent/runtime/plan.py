@@ -60,13 +60,14 @@ class Command:
     tty: bool
 
 
+def sandbox_namespaces(config: SandboxConfig) -> int:
+    """The CLONE_* flags of what the shim has for itself and its containers."""
+    return CLONE_NEWUTS | (0 if config.host_network else CLONE_NEWNET) | (0 if config.host_ipc else CLONE_NEWIPC)
+
+
 def sandbox(config: SandboxConfig, *, shm_detached: bool) -> tuple[Program, list[int]]:
-    """The shim's program, and the steps whose results containers get as inputs from SHM on."""
+    """What the shim does in its new namespaces, and the steps whose results containers get as inputs from SHM on."""
     program = Program()
-    flags = CLONE_NEWUTS
-    flags |= 0 if config.host_network else CLONE_NEWNET
-    flags |= 0 if config.host_ipc else CLONE_NEWIPC
-    program.add("unshare", flags, about="namespaces")
     name = config.hostname.encode()
     if name:
         program.add("sethostname", name, len(name), about=config.hostname)

@@ -8,6 +8,7 @@ link that an image's symbolic link could lead a mount through.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
@@ -57,7 +58,6 @@ def build(program: Program, tree: Tree) -> None:
     """Append the steps that make `tree` the root of the process. Leaves it in `/`."""
     volumes = [(m, _take(program, m)) for m in tree.mounts]
     shm = _take_shm(program, tree.shm)
-    masked = [path for path in tree.masked if os.path.lexists(path) or not path.startswith(("/proc/", "/sys/"))]
     program.add("mount", "", "/", None, mounts.MS_REC | mounts.MS_PRIVATE, None, about="/ private")
     _overlay(program, tree)
     program.add("chdir", tree.mountpoint, about=tree.mountpoint)
@@ -72,7 +72,7 @@ def build(program: Program, tree: Tree) -> None:
     mounts.mount(program, "proc", "/proc", "proc", _HARMLESS)
     for path in tree.readonly_paths:
         mounts.cover(program, path, _COVER)
-    for path in masked:
+    for path in tree.masked:
         _mask(program, path)
     if tree.readonly:
         mounts.set_attributes(program, AT_FDCWD, mounts.ATTR_RDONLY, path="/", about="/ read-only")
@@ -179,11 +179,20 @@ def _sys(program: Program, tree: Tree) -> None:
             mounts.set_attributes(program, AT_FDCWD, mounts.ATTR_RDONLY, path=top, about=f"{top} read-only")
 
 
+@functools.cache
+def _kind(path: str) -> str:
+    """What a path of the kernel's own filesystems is; elsewhere nobody knows before the container is there."""
+    if not path.startswith(("/proc/", "/sys/")):
+        return "unknown"
+    return "directory" if os.path.isdir(path) else "file" if os.path.lexists(path) else "absent"
+
+
 def _mask(program: Program, path: str) -> None:
     """Hide `path`: a file behind /dev/null, a directory behind an empty tmpfs. What is not there needs no hiding."""
     absent = (errno.ENOENT, errno.ENOTDIR)
-    if not os.path.isdir(path):
+    kind = _kind(path)
+    if kind in ("file", "unknown"):
         program.add("mount", "/dev/null", path, None, mounts.MS_BIND, None, forgive=absent, about=f"mask {path}")
-    if not os.path.isfile(path):
+    if kind in ("directory", "unknown"):
         flags = _HARMLESS | MS_RDONLY
         program.add("mount", "tmpfs", path, "tmpfs", flags, "size=0", forgive=absent, about=f"mask {path}")

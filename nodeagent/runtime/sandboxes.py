@@ -12,10 +12,12 @@ from collections.abc import Callable
 
 from controlplane import clock
 from nodeagent.linux.cgroups import Cgroups
-from nodeagent.runtime import state
+from nodeagent.linux.program import Program
+from nodeagent.runtime import state, wire
 from nodeagent.runtime.compile import Compiler
 from nodeagent.runtime.interface import PodNetwork, RuntimeFailure, SandboxConfig, SandboxState
 from nodeagent.runtime.link import Link, Message
+from nodeagent.runtime.plan import sandbox_namespaces
 from nodeagent.runtime.state import Ready, Sandbox, SandboxFile
 
 log = logging.getLogger(__name__)
@@ -119,15 +121,9 @@ class Sandboxes:
         state.save(f"{sandbox.directory}/config.json", sandbox.file)
         self._cgroups.create(sandbox.cgroup, self._compiler.limits(config.resources))
         program, exports = self._compiler.sandbox(config)
-        request = {"op": "sandbox", "dir": sandbox.directory, "exports": exports}
-        fd = program.memfd()
-        try:
-            reply = await (await self._zygote_link()).request(request, [fd])
-        finally:
-            os.close(fd)
-        if "failed" in reply:
-            raise RuntimeFailure(f"run_sandbox: {program.error(reply['failed'])}", _REASON)
-        await self._watch(sandbox)
+        flags = sandbox_namespaces(config)
+        request = {"op": "sandbox", "dir": sandbox.directory, "exports": exports, "unshare": flags}
+        await self._fork(sandbox, program, request)
         if config.share_process_namespace and not config.host_pid:
             assert sandbox.link
             await sandbox.link.request({"op": "pause"})
@@ -136,6 +132,51 @@ class Sandboxes:
             sandbox.ips = list(await self._network.attach(sandbox.id, sandbox.netns_path, config.port_mappings))
         sandbox.state = SandboxState.READY
         state.save(f"{sandbox.directory}/ready.json", Ready(sandbox.ips))
+
+    async def _fork(self, sandbox: Sandbox, program: Program, request: Message) -> None:
+        """Have a shim made, and wait until it is in its namespaces. It gets its socket and a connection to us ready
+        made: what we do here it need not, and its memory stays as small as it was forked."""
+        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+
+        def heard(message: Message) -> None:
+            if answer.done():
+                self._heard(sandbox, message)
+            else:
+                answer.set_result(message)
+
+        def lost() -> None:
+            if not answer.done():
+                answer.set_result({"error": "the shim ended before it was ready"})
+            self._gone(sandbox, link)
+
+        zygote = await self._zygote_link()
+        path = f"{sandbox.directory}/shim.sock"
+        listener = wire.bind(path)
+        ours, theirs = wire.pair()
+        fd = program.memfd()
+        link = Link(path, heard, lost, ours)
+        try:
+            await zygote.tell(request, [fd, listener.fileno(), theirs.fileno()])
+        except RuntimeFailure:
+            link.close()
+            raise
+        finally:
+            os.close(fd)
+            listener.close()
+            theirs.close()
+        reply = await answer
+        if "ready" not in reply:
+            link.close()
+            reason = program.error(reply["failed"]) if "failed" in reply else reply["error"]
+            raise RuntimeFailure(f"run_sandbox: {reason}", _REASON)
+        sandbox.link, sandbox.pid = link, reply["ready"]
+
+    def _gone(self, sandbox: Sandbox, link: Link) -> None:
+        """A shim hung up without being asked to stop."""
+        if sandbox.link is link:
+            sandbox.link = None
+            sandbox.state = SandboxState.NOTREADY
+            self._lost(sandbox)
 
     async def stop(self, sandbox: Sandbox) -> None:
         """Kill what is in it, release its addresses. Idempotent."""
@@ -169,13 +210,8 @@ class Sandboxes:
     async def _watch(self, sandbox: Sandbox) -> Message:
         """Connect to the sandbox's shim and ask it to report. Raises OSError if it is gone."""
 
-        def lost() -> None:
-            if sandbox.link is link:
-                sandbox.link = None
-                sandbox.state = SandboxState.NOTREADY
-                self._lost(sandbox)
-
-        link = Link(f"{sandbox.directory}/shim.sock", lambda message: self._heard(sandbox, message), lost)
+        path = f"{sandbox.directory}/shim.sock"
+        link = Link(path, lambda message: self._heard(sandbox, message), lambda: self._gone(sandbox, link))
         sandbox.link = link
         sandbox.pid = link.peer_pid()
         return await link.request({"op": "watch"})

@@ -149,6 +149,8 @@ class LinuxRuntime:
             os.makedirs(container.directory, mode=0o700)
             state.save(f"{container.directory}/config.json", file)
             self._compiler.make_layers(container)
+            if container.log_path:
+                os.makedirs(os.path.dirname(container.log_path), mode=0o755, exist_ok=True)
             self._cgroups.create(container.cgroup, self._compiler.limits(config.resources))
             self._confine_devices(container)
         except (OSError, ValueError) as error:

@@ -10,20 +10,24 @@ process it started, which dies with the connection. If the shim dies, its contai
 Lean: forked memory stays shared only while nobody touches it, so this imports what the zygote has and no more.
 """
 
+import _signal  # type: ignore[import-not-found]
+import _socket
 import errno
 import os
 import select
-import signal
-import socket
+import struct
 import time
 
 from nodeagent.linux.executor import Loaded
-from nodeagent.linux.syscalls import NUMBERS, KernelError, raw
+from nodeagent.linux.layout import BASE, HEADER_SIZE, MAGIC
+from nodeagent.linux.syscalls import NUMBERS, KernelError, numbers_only
 from nodeagent.runtime import wire
 from nodeagent.runtime.logs import Log, Stream, stamp
 
 CLONE_NEWPID = 0x20000000
+USUAL = 0x4000000 | 0x8000000 | 0x40000000  # CLONE_NEWUTS, NEWIPC, NEWNET: of every pod that asks for nothing else
 PR_SET_DUMPABLE = 4
+SIGKILL = 9
 CHUNK = 65536
 STDIO = 4  # inputs 0 to 3 of a program: standard streams and the socket that wants the terminal
 
@@ -56,7 +60,7 @@ class Viewer:
 
 
 class Connection:
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: wire.Socket) -> None:
         self.sock = sock
         self.watching = False
 
@@ -69,7 +73,7 @@ class Connection:
 
 
 class Shim:
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, listener: wire.Socket, agent: wire.Socket) -> None:
         self.directory = directory
         self.processes: dict[str, Process] = {}
         self.inputs: list[int] = []  # descriptors that belong to the pod, e.g. its /dev/shm
@@ -79,9 +83,14 @@ class Shim:
         self._epoll = select.epoll()
         self._handlers: dict[int, tuple[object, ...]] = {}
         self._running = True
-        self._listener = wire.listen(os.path.join(directory, "shim.sock"))
-        self._listener.setblocking(False)
-        self._on(self._listener.fileno(), self._accept)
+        self._listener = listener
+        listener.listen(16)
+        listener.setblocking(False)
+        self._on(listener.fileno(), self._accept)
+        agent.setblocking(False)
+        first = Connection(agent)
+        first.watching = True
+        self._on(agent.fileno(), self._request, first)
 
     # The loop.
 
@@ -106,10 +115,9 @@ class Shim:
 
     def _accept(self) -> None:
         try:
-            sock, _ = self._listener.accept()
+            sock = wire.accept(self._listener)
         except OSError:
             return
-        sock.setblocking(False)
         self._on(sock.fileno(), self._request, Connection(sock))
 
     def _request(self, connection: Connection) -> None:
@@ -145,7 +153,7 @@ class Shim:
         connection.sock.close()
         for process in list(self.processes.values()):
             if process.owner is connection:
-                self._signal(process, signal.SIGKILL)
+                self._signal(process, SIGKILL)
             for viewer in [v for v in process.viewers if v.connection is connection]:
                 self._detach(process, viewer)
 
@@ -167,7 +175,7 @@ class Shim:
         receiver = None
         try:
             if message["tty"]:
-                receiver, sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+                receiver, sender = wire.pair()
                 theirs = [self._null, self._null, self._null, sender.detach()]
             else:
                 stdin, feed = os.pipe2(os.O_CLOEXEC) if message["stdin"] else (self._null, -1)
@@ -236,13 +244,13 @@ class Shim:
     def do_stop(self, connection: Connection, message: "dict[str, object]", fds: "list[int]") -> "dict[str, object]":
         """Kill everything, write down how it ended, and end. The reply comes when all is dead."""
         for process in list(self.processes.values()):
-            self._signal(process, signal.SIGKILL)
+            self._signal(process, SIGKILL)
         # A namespace's first process cannot end before everything else in it has been waited for, and that is our
         # work, too: execs first, then containers, then what they share.
         for process in sorted(self.processes.values(), key=lambda p: p.owner is None):
             self._ended(process)
         if self.pause is not None:
-            self._signal(self.pause, signal.SIGKILL)
+            self._signal(self.pause, SIGKILL)
             os.waitid(os.P_PID, self.pause.pid, os.WEXITED)
         self._running = False
         os.unlink(self.directory + "/shim.sock")
@@ -295,10 +303,10 @@ class Shim:
 
     def _signal(self, process: Process, number: int) -> bool:
         try:
-            signal.pidfd_send_signal(process.pidfd, number)
+            _signal.pidfd_send_signal(process.pidfd, number)
         except ProcessLookupError:
             return False
-        if number == signal.SIGKILL and process.kill_file:
+        if number == SIGKILL and process.kill_file:
             _write(process.kill_file, b"1")
         return True
 
@@ -380,30 +388,73 @@ class Shim:
             process.stdin = -1
 
 
-def main(message: "dict[str, object]", program: int, ready: socket.socket) -> None:
+def main(message: "dict[str, object]", fds: "list[int]") -> None:
     """Become the shim of the sandbox in directory `dir`: run its program in this process, then serve until stopped.
-    `exports` are the steps whose results containers will want as inputs. Answers on `ready` how that went."""
-    directory = str(message["dir"])
-    os.setsid()
-    ready.setblocking(True)
-    reply: dict[str, object] = {"re": message.get("n")}
+    The descriptors: the program, a bound socket to listen on, a connection to the agent, which is told how it went.
+    `exports` are the steps whose results containers will want as inputs."""
+    program, listener = fds[0], wire.Socket(_socket.AF_UNIX, wire.SEQPACKET, 0, fds[1])
+    agent = wire.Socket(_socket.AF_UNIX, wire.SEQPACKET, 0, fds[2])
     try:
+        if message["unshare"]:
+            unshare(message["unshare"])  # type: ignore[arg-type]
         with Loaded(program) as loaded:
             if not loaded.run():
-                wire.send(ready, {**reply, "failed": list(loaded.failure() or ())})
+                wire.send(agent, {"failed": list(loaded.failure() or ())})
                 return
             exports = [loaded.result(step) for step in message["exports"]]  # type: ignore[attr-defined]
         os.close(program)
-        shim = Shim(directory)
+        shim = Shim(str(message["dir"]), listener, agent)
         shim.inputs = exports
     except (OSError, ValueError) as error:
-        wire.send(ready, {**reply, "error": str(error), "errno": getattr(error, "errno", 0) or errno.EIO})
+        wire.send(agent, {"error": str(error)})
         return
     # Nobody but root may look into us, nor into a child before its execve (it borrows our memory).
-    raw(NUMBERS["prctl"], PR_SET_DUMPABLE, 0, 0, 0, 0)
-    wire.send(ready, {**reply, "pid": os.getpid()})
-    ready.close()
+    numbers_only(NUMBERS["prctl"], PR_SET_DUMPABLE)
+    wire.send(agent, {"ready": os.getpid()})
     shim.serve()
+
+
+def wait_for_work(sock: wire.Socket) -> None:
+    """Be a shim for whoever comes: have the usual namespaces, and have touched what the first pod will touch, before
+    there is a pod that would have to wait for it. Then do as the zygote says, or end when it has ended."""
+    try:
+        unshare(USUAL)
+        rehearse()
+        received = wire.receive(sock)
+    except OSError:
+        return
+    if received is not None:
+        sock.close()
+        received[0]["unshare"] = 0
+        main(*received)
+
+
+def rehearse() -> None:
+    """Go through the motions of a container's life without one."""
+    fd = os.memfd_create("rehearsal", os.MFD_CLOEXEC)
+    header = bytearray(HEADER_SIZE)
+    struct.pack_into("<3Q", header, 0, MAGIC, BASE + HEADER_SIZE, BASE + HEADER_SIZE)
+    os.write(fd, header)
+    with Loaded(fd) as loaded:
+        loaded.give([0, 0, 0, 0, -1])
+        pid, pidfd = loaded.spawn(0)
+        loaded.failure()
+    os.waitid(os.P_PID, pid, os.WEXITED)
+    for number in (fd, pidfd, *os.pipe2(os.O_CLOEXEC)):
+        os.close(number)
+    one, other = wire.pair()
+    wire.send(one, {"re": 1, "pid": pid, "at": _now(), "running": [], "oom": _oom_kills("/proc/self/status")}, [0])
+    received = wire.receive(other)
+    if received is not None:
+        os.close(received[1][0])
+    one.close()
+    other.close()
+
+
+def unshare(flags: int) -> None:
+    result = numbers_only(NUMBERS["unshare"], flags)
+    if result < 0:
+        raise KernelError(-result, "unshare", "the pod's namespaces")
 
 
 def _now() -> float:
@@ -412,17 +463,16 @@ def _now() -> float:
 
 
 def _setns(fd: int, kind: int) -> None:
-    result = raw(NUMBERS["setns"], fd, kind)
+    result = numbers_only(NUMBERS["setns"], fd, kind)
     if result < 0:
         raise KernelError(-result, "setns")
 
 
-def _receive_descriptor(sock: socket.socket) -> int:
+def _receive_descriptor(sock: wire.Socket) -> int:
     """The terminal that the container's first code made in its own /dev/pts and sent before execve."""
     sock.setblocking(False)
-    _, fds, _, _ = socket.recv_fds(sock, 1, 1)
-    os.set_inheritable(fds[0], False)
-    return fds[0]
+    _, ancillary, _, _ = sock.recvmsg(1, 64, wire.MSG_CMSG_CLOEXEC)
+    return int(struct.unpack("i", ancillary[0][2][:4])[0])
 
 
 def _write(path: str, data: bytes) -> None:

@@ -96,6 +96,7 @@ class Container:
         self.starting = False
         self.early_exit: Exit | None = None  # it ended before the answer to its start was looked at
         self.resources = file.config.resources
+        self.resolved: Any = None  # compile.py's: what the configuration means on this node
         self.ended = asyncio.Event()
 
     @property

@@ -3,24 +3,27 @@
     python -I -S nodeagent/runtime/zygote.py --root DIR --state DIR --socket PATH
 
 Forking costs by what the parent has in memory, so the agent never forks, and this process has nothing: no site, no
-third-party code, a frozen heap. Killing it hurts no pod: shims and containers run on, and a new zygote serves new pods.
-It also reaps what has lost its parent (it is a subreaper), and reports shims that died before they could answer.
+third-party code, a frozen heap. Some shims are forked in advance: namespaces and first touches of memory take time.
+Killing it hurts no pod: shims and containers run on, and a new zygote serves new pods. It also reaps what has lost its
+parent (it is a subreaper).
 
 Its own executable sits on a read-only mount that no path leads to: a container that gets hold of it through
 /proc/<pid>/exe (CVE-2019-5736) cannot write to it. `wherry-runtime` under systemd needs KillMode=process, Delegate=yes.
 """
 
+import _signal  # type: ignore[import-not-found]
 import gc
 import os
 import select
-import signal
-import socket
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from nodeagent.linux.syscalls import NUMBERS, KernelError, call, raw
 from nodeagent.runtime import pause, shim, wire
+
+POOL = 3  # shims kept ready: they make the first pods of a burst faster, and cost a megabyte each
+REFILL_DELAY_S = 0.003  # of quiet before a new one is made
 
 _PR_SET_CHILD_SUBREAPER = 36
 _OPEN_TREE_CLONE, _AT_EMPTY_PATH, _ATTR_RDONLY, _AT_FDCWD = 1, 0x1000, 1, -100
@@ -45,21 +48,23 @@ def protect() -> None:
 
 class Zygote:
     def __init__(self, path: str) -> None:
-        self._listener = wire.listen(path)
+        self._listener = wire.bind(path)
+        self._listener.listen(64)
         self._epoll = select.epoll()
         self._epoll.register(self._listener.fileno(), select.EPOLLIN)
         self._wake, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        _signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        _signal.signal(_signal.SIGCHLD, lambda *_: None)
         self._epoll.register(self._wake, select.EPOLLIN)
-        self._connections: dict[int, socket.socket] = {}
-        self._asked: dict[int, tuple[socket.socket, object]] = {}  # shim's pid -> who asked, in which request
+        self._connections: dict[int, wire.Socket] = {}
+        self._idle: list[wire.Socket] = []  # connections to shims that wait for work
 
     def serve(self) -> None:
         while True:
-            for fd, _ in self._epoll.poll():
+            ready = self._epoll.poll(REFILL_DELAY_S if len(self._idle) < POOL else None)
+            for fd, _ in ready:
                 if fd == self._listener.fileno():
-                    sock, _ = self._listener.accept()
+                    sock = wire.accept(self._listener)
                     self._connections[sock.fileno()] = sock
                     self._epoll.register(sock.fileno(), select.EPOLLIN)
                 elif fd == self._wake:
@@ -67,10 +72,14 @@ class Zygote:
                     self._reap()
                 elif fd in self._connections:
                     self._request(self._connections[fd])
+            if not ready:
+                self._prepare()
 
-    def _request(self, sock: socket.socket) -> None:
+    def _request(self, sock: wire.Socket) -> None:
         try:
             received = wire.receive(sock)
+        except BlockingIOError:
+            return
         except (OSError, ValueError):
             received = None
         if received is None:
@@ -79,34 +88,58 @@ class Zygote:
             sock.close()
             return
         message, fds = received
-        if message.get("op") != "sandbox" or len(fds) != 1:
-            _answer(sock, {"re": message.get("n"), "pid": os.getpid()})
-            for fd in fds:
-                os.close(fd)
-            return
+        if message.get("op") == "sandbox" and len(fds) == 3 and not self._hand_over(message, fds):
+            try:
+                pid = os.fork()
+            except OSError as error:
+                _tell(fds[2], f"fork: {error.strerror}")
+            else:
+                if pid == 0:
+                    self._become(fds, shim.main, message, fds)
+        for fd in fds:
+            os.close(fd)
+
+    def _prepare(self) -> None:
+        """One more idle shim, now that nobody waits for us."""
+        ours, theirs = wire.pair()
         try:
             pid = os.fork()
-        except OSError as error:
-            _answer(sock, {"re": message.get("n"), "error": f"fork: {error.strerror}", "errno": error.errno})
-        else:
-            if pid == 0:
-                self._become(message, fds[0], sock)
-            self._asked[pid] = (sock, message.get("n"))
-        os.close(fds[0])
+        except OSError:
+            pid = -1
+        if pid == 0:
+            self._become([theirs.fileno()], shim.wait_for_work, theirs)
+        theirs.close()
+        if pid > 0:
+            self._idle.append(ours)
 
-    def _become(self, message: "dict[str, object]", program: int, sock: socket.socket) -> None:
-        """The forked child's life as a shim."""
+    def _hand_over(self, message: "dict[str, object]", fds: "list[int]") -> bool:
+        """Give the work to an idle shim, if it is of the usual kind and one is there."""
+        while self._idle and message.get("unshare") == shim.USUAL:
+            sock = self._idle.pop()
+            try:
+                wire.send(sock, message, fds)
+                return True
+            except OSError:  # that one has died
+                pass
+            finally:
+                sock.close()
+        return False
+
+    def _become(self, fds: "list[int]", life: "object", *arguments: object) -> None:
+        """The forked child's life as a shim, with the descriptors `fds` and no others. They are closed by number: what
+        Python believes to have open does not matter to a process that never returns from here."""
         status = 1
         try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            self._epoll.close()
-            self._listener.close()
-            os.close(self._wake)
-            for other in self._connections.values():
-                if other is not sock:
-                    other.close()
-            shim.main(message, program, sock)
+            _signal.set_wakeup_fd(-1)
+            _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+            _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
+            os.setsid()
+            low = 3
+            for fd in sorted(fds):
+                os.closerange(low, fd)
+                low = fd + 1
+            os.closerange(low, low + 65536)
+            life(*arguments)  # type: ignore[operator]
             status = 0
         finally:
             if status:
@@ -114,22 +147,18 @@ class Zygote:
             os._exit(status)
 
     def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            sock, number = self._asked.pop(pid, (None, None))
-            if sock is not None and status:
-                code = os.waitstatus_to_exitcode(status)
-                _answer(sock, {"re": number, "error": f"the shim ended with {code}", "errno": 0})
+        """Shims that have ended, and what they left behind. Who waits for a shim sees its connection end."""
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            pass
 
 
-def _answer(sock: socket.socket, message: "dict[str, object]") -> None:
+def _tell(fd: int, error: str) -> None:
+    """Say on the agent's connection why there will be no shim at its other end."""
     try:
-        wire.send(sock, message)
+        os.write(fd, wire.encode({"error": error}))
     except OSError:
         pass  # the agent has gone; what it asked for is on disk for the next one
 
@@ -154,7 +183,7 @@ def main(arguments: "list[str]") -> int:
     gc.collect()
     gc.freeze()  # no collection may write to objects that forked shims share with us
     gc.disable()
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    _signal.signal(_signal.SIGTERM, lambda *_: os._exit(0))
     zygote.serve()
     return 0
 

@@ -41,6 +41,8 @@ class Cgroups:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self._devices_made = False
+        used = [layout.v1[c] for c in (*_ALWAYS, "cpuset") if c in layout.v1]
+        self._tops = list(dict.fromkeys([*used, *([layout.v2] if layout.v2 else [])]))
 
     def create(self, path: str, limits: Limits) -> None:
         """Make the directories, parents too, and set `limits` on the last. Fine if they are there."""
@@ -118,24 +120,13 @@ class Cgroups:
 
     def remove(self, path: str) -> bool:
         """Remove the directories of `path` and below. False if a process is still dying there: try again later."""
-        gone = True
-        for directory in self._directories(path):
-            for below, _, _ in os.walk(directory, topdown=False):
-                try:
-                    os.rmdir(below)
-                except FileNotFoundError:
-                    pass
-                except OSError as error:
-                    if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
-                        raise
-                    gone = False
-        return gone
+        removed = [_remove(directory) for directory in self._directories(path)]  # all of them, whatever one says
+        return all(removed)
 
     def _directories(self, path: str) -> list[str]:
         if not path.strip("/"):
             raise ValueError("cgroup path is empty: that would be the whole node")
-        tops = dict.fromkeys([*self.layout.v1.values(), *([self.layout.v2] if self.layout.v2 else [])])
-        return [d for d in (f"{top}/{path}" for top in tops) if os.path.isdir(d)]
+        return [f"{top}/{path}" for top in self._tops]
 
     def _v1_for(self, limits: Limits) -> list[str]:
         wanted = [*_ALWAYS, *(["cpuset"] if limits.cpuset_cpus else [])]
@@ -147,6 +138,17 @@ class Cgroups:
         return list(seen)
 
     def _make_v1(self, controller: str, path: str) -> str:
+        directory = f"{self.layout.v1[controller]}/{path}"
+        try:
+            os.mkdir(directory, 0o755)  # nearly always its parent is there
+        except FileExistsError:
+            return directory
+        except FileNotFoundError:
+            pass
+        else:
+            if controller == "cpuset":
+                v1_cpuset.inherit(directory)
+            return directory
         directory = self.layout.v1[controller]
         for part in path.strip("/").split("/"):
             directory += "/" + part
@@ -185,3 +187,24 @@ class Cgroups:
             apply(directory, v1_devices.settings())
             self._devices_made = True
         return directory
+
+
+def _remove(directory: str) -> bool:
+    """Remove a cgroup and those below it; False while one is busy. Nearly always there is one, and one call does it."""
+    try:
+        os.rmdir(directory)
+        return True
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+            raise
+    below = [entry.path for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
+    removed = [_remove(path) for path in below]
+    if not removed or not all(removed):
+        return False
+    try:
+        os.rmdir(directory)
+    except OSError:
+        return False
+    return True

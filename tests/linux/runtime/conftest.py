@@ -141,12 +141,12 @@ class Node:
     async def close(self) -> None:
         for sandbox in await self.runtime.sandboxes():
             await self.runtime.remove_sandbox(sandbox.id)
-        async with asyncio.timeout(15):
-            while self.pids() or cgroups_of(self.base):
-                await asyncio.sleep(0.01)
         await self.runtime.close()
         self.zygote.kill()
         self.zygote.wait()
+        async with asyncio.timeout(15):
+            while self.pids() or cgroups_of(self.base):
+                await asyncio.sleep(0.01)
         assert not [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.base) in line]
         assert os.listdir(self.base / "state") == []
         assert os.listdir(self.base / "root/containers") == []

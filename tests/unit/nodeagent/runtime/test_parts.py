@@ -49,6 +49,7 @@ def test_long_lines_are_cut_into_parts(size: int, chunk: int) -> None:
 
 
 def test_a_log_without_space_loses_and_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
     log = Log(str(tmp_path / "sub/log"))
     log.write(b"a\n")
     (tmp_path / "sub/log").rename(tmp_path / "sub/log.1")
