@@ -9,6 +9,7 @@ from typing import Any
 
 from controlplane.api.definitions import Definitions
 from controlplane.api.resources import Resource, ResourceTable
+from controlplane.apiserver import openapi_wire
 from controlplane.apiserver.http import Request, Response
 from controlplane.apiserver.registry.codec import to_json
 
@@ -34,6 +35,9 @@ class OpenApi:
         if path == "/openapi/v3":
             return Response(body=self._index())
         if path == "/openapi/v2":
+            accepted = request.headers.get("Accept", "")
+            if any(kind in accepted for kind in openapi_wire.ACCEPTED):
+                return self._served(request, "v2 protobuf", openapi_wire.CONTENT_TYPE)
             return self._served(request, "v2")
         if path.startswith("/openapi/v3/"):
             group_version = path.removeprefix("/openapi/v3/")
@@ -60,11 +64,18 @@ class OpenApi:
         )
         return hashlib.sha256(text.encode()).hexdigest().upper()
 
-    def _served(self, request: Request, name: str) -> Response:
+    def _made(self, name: str) -> bytes:
+        if name == "v2":
+            return to_json(self._v2())
+        if name == "v2 protobuf":
+            return openapi_wire.document(f"v{self._definitions.version}.0", self._v2()["definitions"])
+        return to_json(self._v3(*self._paths()[name]))
+
+    def _served(self, request: Request, name: str, kind: str = "application/json") -> Response:
         key = (self.table, name)
         found = self._documents.get(key)
         if found is None:
-            body = to_json(self._v2() if name == "v2" else self._v3(*self._paths()[name]))
+            body = self._made(name)
             found = self._documents[key] = body, '"' + hashlib.sha256(body).hexdigest().upper() + '"'
         body, etag = found
         headers = {"ETag": etag, "Vary": "Accept", "Cache-Control": "public"}
@@ -72,7 +83,7 @@ class OpenApi:
             headers["Cache-Control"] = "public, immutable"
         if request.headers.get("If-None-Match") == etag:
             return Response(304, headers=headers)
-        return Response(body=body, headers=headers)
+        return Response(body=body, content_type=kind, headers=headers)
 
     # --- v3 -------------------------------------------------------------------------------------------------------
 
