@@ -25,8 +25,8 @@ from pki import provision
 from pki.layout import Layout
 
 BIN = Path(sys.executable).parent
-KUBECTLS = [path for path in (BIN / "kubectl", BIN / "clients" / "kubectl-1.32", BIN.parent / "clients" / "kubectl-1.32")
-            if path.exists()]  # fmt: skip
+_PLACES = (BIN / "kubectl", BIN / "clients" / "kubectl-1.32", BIN.parent / "clients" / "kubectl-1.32")
+KUBECTLS = [path for path in _PLACES if path.exists()]
 
 
 @dataclass

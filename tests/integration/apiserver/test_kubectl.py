@@ -219,3 +219,45 @@ def test_get_watch(kubectl: Kubectl, ns: str, watching: Callable[..., Iterator[s
     assert next(lines).split()[:2] == ["b", "1"]
     kubectl("delete", "cm", "b", "-n", ns)
     assert next(lines).split()[:2] == ["b", "1"]
+
+
+def test_a_list_in_a_file(kubectl: Kubectl, ns: str) -> None:
+    """kubectl checks `kind: List` files by the OpenAPI v2 document, in protobuf."""
+    items = [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"c{i}"}} for i in range(3)]
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    assert kubectl("apply", "-n", ns, "-f", "-", stdin=text).count("created") == 3
+
+
+def test_acting_as_somebody_else(kubectl: Kubectl, ns: str) -> None:
+    kubectl("create", "role", "reader", "-n", ns, "--verb=get,list", "--resource=configmaps")
+    kubectl("create", "rolebinding", "reader", "-n", ns, "--role=reader", "--user=jane")
+    assert kubectl("auth", "can-i", "list", "configmaps", "-n", ns, "--as=jane").strip() == "yes"
+    assert kubectl("auth", "can-i", "list", "secrets", "-n", ns, "--as=jane", ok=False).strip() == "no"
+    assert "No resources found" in kubectl("get", "configmaps", "-n", ns, "--as=jane")
+    said = kubectl("get", "secrets", "-n", ns, "--as=jane", ok=False)
+    assert 'User "jane" cannot list resource "secrets" in API group "" in the namespace' in said
+    binding = ("create", "clusterrolebinding", "mine", "--clusterrole=cluster-admin", "--user=jane", "--as=jane")
+    assert "forbidden" in kubectl(*binding, ok=False)
+
+
+def test_a_namespace_ends_when_it_is_finalized(kubectl: Kubectl, ns: str) -> None:
+    kubectl("delete", "namespace", ns, "--wait=false")
+    current = json.loads(kubectl("get", "namespace", ns, "-o", "json"))
+    assert current["status"]["phase"] == "Terminating"
+    assert "because it is being terminated" in kubectl("create", "configmap", "late", "-n", ns, ok=False)
+    current["spec"]["finalizers"] = []
+    kubectl("replace", "--raw", f"/api/v1/namespaces/{ns}/finalize", "-f", "-", stdin=json.dumps(current))
+    assert "NotFound" in kubectl("get", "namespace", ns, ok=False)
+
+
+def test_other_generators(kubectl: Kubectl, ns: str) -> None:
+    kubectl("create", "service", "nodeport", "n", "--tcp=80:80", "-n", ns)
+    kubectl("create", "job", "j", "--image=example", "-n", ns, "--", "true")
+    kubectl("create", "cronjob", "cj", "--image=example", "--schedule=*/5 * * * *", "-n", ns, "--", "true")
+    kubectl("create", "quota", "q", "--hard=pods=5", "-n", ns)
+    kubectl("create", "poddisruptionbudget", "p", "--selector=app=d", "--min-available=1", "-n", ns)
+    kubectl("create", "ingress", "i", "--rule=example.org/c=web:80", "-n", ns)
+    kubectl("create", "deployment", "d", "--image=example", "-n", ns)
+    kubectl("autoscale", "deployment", "d", "--max=3", "-n", ns)
+    everything = kubectl("get", "all", "-o", "name", "-n", ns).split()
+    assert {"service/n", "job.batch/j", "cronjob.batch/cj", "horizontalpodautoscaler.autoscaling/d"} <= set(everything)

@@ -68,7 +68,7 @@ async def agent(server: Any) -> AsyncIterator[Agent]:
     played = Agent()
     runner = web.ServerRunner(web.Server(played.handle), shutdown_timeout=0.2)
     await runner.setup()
-    issued = server.ca.issue(profiles.NODEAGENT_SERVER, datetime.now(UTC), node="n", names=["127.0.0.1"])
+    issued = server._ca.issue(profiles.NODEAGENT_SERVER, datetime.now(UTC), node="n", names=["127.0.0.1"])
     path = server.layout.etc / "agent.pem"
     path.write_bytes(issued.certificate + issued.key)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(server.layout.ca_cert))
@@ -87,22 +87,18 @@ async def register(server: Any, port: int) -> None:
         "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
     }
-    async with session(server) as http:
-        for path, body in (
-            (f"/api/v1/namespaces/{NS}/serviceaccounts", {"metadata": {"name": "default"}}),
-            ("/api/v1/nodes", {"metadata": {"name": "n"}}),
-            (f"/api/v1/namespaces/{NS}/pods", POD),
-        ):
-            async with http.post(path, json=body) as answer:
-                assert answer.status in (201, 409), await answer.text()
-        headers = {"Content-Type": "application/merge-patch+json"}
-        body = json.dumps({"status": state})
-        async with http.patch("/api/v1/nodes/n/status", data=body, headers=headers) as answer:
-            assert answer.status == 200, await answer.text()
+    admin = server.connect()
+    for path, body in (
+        (f"/api/v1/namespaces/{NS}/serviceaccounts", {"metadata": {"name": "default"}}),
+        ("/api/v1/nodes", {"metadata": {"name": "n"}}),
+        (f"/api/v1/namespaces/{NS}/pods", POD),
+    ):
+        assert admin("POST", path, body).status in (201, 409)
+    admin.ok("PATCH", "/api/v1/nodes/n/status", {"status": state}, kind="application/merge-patch+json")
 
 
 def session(server: Any) -> aiohttp.ClientSession:
-    context = server.client_context("kubernetes-admin", "system:masters")
+    context = server._context("admin")
     return aiohttp.ClientSession(server.url, connector=aiohttp.TCPConnector(ssl=context))
 
 
@@ -115,38 +111,36 @@ async def test_logs(kubectl: Any, agent: Agent) -> None:
     who, path = agent.seen[-1]
     assert who == "kube-apiserver-kubelet-client"
     assert path == "/containerLogs/default/web/c?tailLines=5"
-    said = await in_thread(kubectl.fails, "logs", "web", "--previous")
+    said = await in_thread(kubectl, "logs", "web", "--previous", ok=False)
     assert "previous terminated container not found" in said
-    assert "container x is not valid for pod web" in await in_thread(kubectl.fails, "logs", "web", "-c", "x")
+    assert "container x is not valid for pod web" in await in_thread(kubectl, "logs", "web", "-c", "x", ok=False)
 
 
 async def test_exec_with_input_and_exit_code(kubectl: Any, agent: Agent) -> None:
     assert await in_thread(kubectl, "exec", "-i", "web", "--", "cat", stdin="hello") == "HELLO"
     assert agent.seen[-1][1] == "/exec/default/web/c?command=cat&input=1&output=1&error=1"
-    failed = await in_thread(kubectl.run, "exec", "-i", "web", "--", "fail", stdin="")
-    assert failed.returncode == 3
-    refused = await in_thread(kubectl.run, "exec", "web", "--", "refuse")
-    assert refused.returncode == 1
-    assert "container is not running" in refused.stderr
+    failed = await in_thread(kubectl, "exec", "-i", "web", "--", "fail", stdin="", ok=False)
+    assert "command terminated with exit code 3" in failed
+    refused = await in_thread(kubectl, "exec", "web", "--", "refuse", ok=False)
+    assert "container is not running" in refused
 
 
-async def test_exec_needs_its_own_right(kubectl: Any, agent: Agent, server: Any) -> None:
-    mallory = kubectl.as_user(server.kubeconfig("mallory"))
-    said = await in_thread(mallory.fails, "exec", "web", "--", "true")
-    assert (
-        'cannot get resource "pods/exec"' in said or 'cannot create resource "pods/exec"' in said or "forbidden" in said
-    )
+async def test_exec_needs_its_own_right(agent: Agent, server: Any) -> None:
+    path = f"/api/v1/namespaces/{NS}/pods/web/exec?command=true&stdout=1"
+    refused = server.connect()("GET", path, Impersonate_User="mallory")
+    assert refused.status == 403
+    assert 'cannot get resource "pods/exec"' in refused.json["message"]
     assert not agent.seen
 
 
 async def test_a_slow_reader_does_not_fill_the_server(agent: Agent, server: Any) -> None:
     """The agent sends 64 MB to a client that does not read: it must come to a stop, and the server stay small."""
-    before = memory(server.process.pid)
+    before = memory(server._process.pid)
     async with session(server) as http:
         path = f"/api/v1/namespaces/{NS}/pods/web/exec?command=flood&stdout=1"
         async with http.ws_connect(path, protocols=["v4.channel.k8s.io"], max_msg_size=0) as socket:
             await asyncio.sleep(0.5)  # the time that a server without back-pressure would need to swallow it all
-            assert memory(server.process.pid) - before < 24 * MB
+            assert memory(server._process.pid) - before < 24 * MB
             total = 0
             while total < 64 * MB:
                 total += len((await socket.receive(timeout=10)).data) - 1
@@ -169,17 +163,15 @@ async def test_a_slow_agent_does_not_fill_the_server(server: Any) -> None:
         writer.transport.abort()
         over.set()
 
-    issued = server.ca.issue(profiles.NODEAGENT_SERVER, datetime.now(UTC), node="n", names=["127.0.0.1"])
+    issued = server._ca.issue(profiles.NODEAGENT_SERVER, datetime.now(UTC), node="n", names=["127.0.0.1"])
     path = server.layout.etc / "agent.pem"
     path.write_bytes(issued.certificate + issued.key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path)
     agent = await asyncio.start_server(spdy, "127.0.0.1", 0, ssl=context)
     await register(server, agent.sockets[0].getsockname()[1])
-    before = memory(server.process.pid)
-    reader, writer = await asyncio.open_connection(
-        "127.0.0.1", server.port, ssl=server.client_context("kubernetes-admin", "system:masters")
-    )
+    before = memory(server._process.pid)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=server._context("admin"))
     writer.write(
         f"POST /api/v1/namespaces/{NS}/pods/web/portforward HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
         "Upgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: portforward.k8s.io\r\nContent-Length: 0\r\n\r\n".encode()
@@ -193,7 +185,7 @@ async def test_a_slow_agent_does_not_fill_the_server(server: Any) -> None:
             for _ in range(64):
                 writer.write(bytes(MB))
                 await writer.drain()
-    assert memory(server.process.pid) - before < 24 * MB
+    assert memory(server._process.pid) - before < 24 * MB
     halted.set()
     writer.transport.abort()
     await over.wait()
@@ -204,7 +196,7 @@ async def test_a_slow_agent_does_not_fill_the_server(server: Any) -> None:
 
 async def test_an_agent_that_is_away(kubectl: Any, agent: Agent, server: Any) -> None:
     await register(server, 1)
-    said = await in_thread(kubectl.fails, "logs", "web")
+    said = await in_thread(kubectl, "logs", "web", ok=False)
     assert "error dialing the node" in said
 
 
