@@ -14,9 +14,9 @@ from nodeagent.linux.cgroups import Cgroups, Limits
 from nodeagent.linux.executor import Loaded
 from nodeagent.linux.program import Input, Program
 from nodeagent.runtime import identity, plan, rootfs
-from nodeagent.runtime.interface import LinuxResources, RuntimeFailure, SandboxConfig
+from nodeagent.runtime.interface import LinuxResources, RuntimeFailure
 from nodeagent.runtime.link import Message
-from nodeagent.runtime.state import Container
+from nodeagent.runtime.state import Container, Sandbox
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +43,9 @@ class Compiler:
 
     # Sandboxes.
 
-    def sandbox(self, config: SandboxConfig) -> tuple[Program, list[int]]:
-        return plan.sandbox(config, shm_detached=self.shm_detached)
+    def sandbox(self, sandbox: Sandbox) -> tuple[Program, list[int]]:
+        """The shim's program, and the steps whose results containers get as inputs."""
+        return plan.sandbox(sandbox.file.config, "" if self.shm_detached else f"{sandbox.directory}/shm")
 
     # Containers.
 

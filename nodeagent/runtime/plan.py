@@ -65,8 +65,9 @@ def sandbox_namespaces(config: SandboxConfig) -> int:
     return CLONE_NEWUTS | (0 if config.host_network else CLONE_NEWNET) | (0 if config.host_ipc else CLONE_NEWIPC)
 
 
-def sandbox(config: SandboxConfig, *, shm_detached: bool) -> tuple[Program, list[int]]:
-    """What the shim does in its new namespaces, and the steps whose results containers get as inputs from SHM on."""
+def sandbox(config: SandboxConfig, shm_path: str) -> tuple[Program, list[int]]:
+    """What the shim does in its new namespaces, and the steps whose results containers get as inputs from SHM on.
+    `shm_path`: where the pod's /dev/shm must be mounted, on kernels that cannot clone a detached mount; else empty."""
     program = Program()
     name = config.hostname.encode()
     if name:
@@ -76,7 +77,12 @@ def sandbox(config: SandboxConfig, *, shm_detached: bool) -> tuple[Program, list
         if ".." in path.split("/"):
             raise RuntimeFailure(f"sysctl {key!r} is not allowed", "CreatePodSandboxError")
         write(program, path, value, about=f"sysctl {key}")
-    if config.host_ipc or not shm_detached:
+    if config.host_ipc:
+        return program, []
+    if shm_path:
+        program.add("mkdirat", AT_FDCWD, shm_path, 0o700, about=shm_path)
+        flags = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
+        mounts.mount(program, "shm", shm_path, "tmpfs", flags, "mode=1777,size=65536k")
         return program, []
     fs = program.add("fsopen", "tmpfs", 1, about="/dev/shm")
     for key, value in (("size", "67108864"), ("mode", "1777")):

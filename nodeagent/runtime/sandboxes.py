@@ -12,7 +12,9 @@ from collections.abc import Callable
 
 from controlplane import clock
 from nodeagent.linux.cgroups import Cgroups
+from nodeagent.linux.mounts import MNT_DETACH
 from nodeagent.linux.program import Program
+from nodeagent.linux.syscalls import KernelError, call
 from nodeagent.runtime import state, wire
 from nodeagent.runtime.compile import Compiler
 from nodeagent.runtime.interface import PodNetwork, RuntimeFailure, SandboxConfig, SandboxState
@@ -42,7 +44,11 @@ class Sandboxes:
         self._compiler = compiler
         self._heard, self._lost = heard, lost
         self._zygote: Link | None = None
-        self._making: set[tuple[str, int]] = set()
+        self._making: dict[tuple[str, int], Sandbox] = {}
+
+    def uses(self, cgroup: str) -> bool:
+        """Whether some sandbox has this cgroup: a pod's next attempt has the same as the one before."""
+        return any(sandbox.cgroup == cgroup for sandbox in (*self.all.values(), *self._making.values()))
 
     async def connect(self) -> None:
         """Reach the zygote, which may be starting just now. Raises RuntimeFailure after CONNECT_TIMEOUT_S."""
@@ -75,7 +81,7 @@ class Sandboxes:
                 continue
             sandbox = state.load(directory)
             if sandbox is None:
-                shutil.rmtree(directory, ignore_errors=True)
+                _remove(directory)
                 continue
             alive: set[str] = set()
             try:
@@ -97,30 +103,32 @@ class Sandboxes:
             raise RuntimeFailure(
                 f"run_sandbox: attempt {identity.attempt} of pod {identity.uid} exists already", _REASON
             )
-        self._making.add(key)
         sandbox_id = f"{clock.chance.getrandbits(256):064x}"
         sandbox = Sandbox(SandboxFile(sandbox_id, clock.wall_time(), config), f"{self._directory}/{sandbox_id}")
+        self._making[key] = sandbox
         try:
             await self._make(sandbox)
         except (OSError, ValueError, RuntimeFailure) as error:
             with contextlib.suppress(Exception):
                 await self.stop(sandbox)
             self.forget(sandbox)
-            with contextlib.suppress(OSError):
-                self._cgroups.remove(sandbox.cgroup)
+            del self._making[key]
+            if not self.uses(sandbox.cgroup):
+                with contextlib.suppress(OSError):
+                    self._cgroups.remove(sandbox.cgroup)
             if isinstance(error, RuntimeFailure):
                 raise
             raise RuntimeFailure(f"run_sandbox {identity.namespace}/{identity.name}: {error}", _REASON) from error
-        finally:
-            self._making.discard(key)
+        del self._making[key]
         return sandbox
 
     async def _make(self, sandbox: Sandbox) -> None:
         config = sandbox.file.config
-        os.makedirs(f"{sandbox.directory}/c", mode=0o700)
+        os.mkdir(sandbox.directory, 0o700)
+        os.mkdir(f"{sandbox.directory}/c", 0o700)
         state.save(f"{sandbox.directory}/config.json", sandbox.file)
         self._cgroups.create(sandbox.cgroup, self._compiler.limits(config.resources))
-        program, exports = self._compiler.sandbox(config)
+        program, exports = self._compiler.sandbox(sandbox)
         flags = sandbox_namespaces(config)
         request = {"op": "sandbox", "dir": sandbox.directory, "exports": exports, "unshare": flags}
         await self._fork(sandbox, program, request)
@@ -205,7 +213,7 @@ class Sandboxes:
     def forget(self, sandbox: Sandbox) -> None:
         """Remove its files. It must be stopped."""
         self.all.pop(sandbox.id, None)
-        shutil.rmtree(sandbox.directory, ignore_errors=True)
+        _remove(sandbox.directory)
 
     async def _watch(self, sandbox: Sandbox) -> Message:
         """Connect to the sandbox's shim and ask it to report. Raises OSError if it is gone."""
@@ -221,3 +229,12 @@ class Sandboxes:
             await self.connect()
         assert self._zygote
         return self._zygote
+
+
+def _remove(directory: str) -> None:
+    """Remove a sandbox's files, and the /dev/shm that older kernels make us mount there."""
+    shm = f"{directory}/shm"
+    if os.path.isdir(shm):
+        with contextlib.suppress(KernelError):
+            call("umount2", os.fsencode(shm) + b"\0", MNT_DETACH, path=shm)
+    shutil.rmtree(directory, ignore_errors=True)

@@ -12,7 +12,8 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
 from controlplane import clock
 from nodeagent.linux.cgroups import Cgroups, detect
@@ -39,6 +40,8 @@ from nodeagent.runtime.link import Link, Message
 from nodeagent.runtime.sandboxes import Sandboxes
 from nodeagent.runtime.state import Container, ContainerFile, Exit, Sandbox, Started
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
 KILL_TIMEOUT_S = 30.0  # after SIGKILL a process may still wait for a device; longer than this it is reported
@@ -56,7 +59,7 @@ class LinuxRuntime:
         self.images = images
         self._native = native
         self._listeners: list[asyncio.Queue[ContainerEvent]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()
         self._root_dir = root_dir
         self._cgroups = Cgroups(detect(cgroup_root))
         self._compiler = Compiler(root_dir, self._cgroups, rlimits or {})
@@ -98,7 +101,7 @@ class LinuxRuntime:
     # Sandboxes.
 
     async def run_sandbox(self, config: SandboxConfig) -> SandboxStatus:
-        sandbox = await self._pods.run(config)
+        sandbox = await self._whole(self._pods.run(config))
         self._tell(sandbox, "", "STARTED")
         return sandbox.status()
 
@@ -122,7 +125,7 @@ class LinuxRuntime:
         for container_id in list(sandbox.containers):
             await self.remove_container(container_id)
         self._pods.forget(sandbox)
-        self._later(lambda: self._cgroups.remove(sandbox.cgroup), sandbox.cgroup)
+        self._later(lambda: self._pods.uses(sandbox.cgroup) or self._cgroups.remove(sandbox.cgroup), sandbox.cgroup)
         self._tell(sandbox, "", "DELETED")
 
     async def sandboxes(self) -> Sequence[SandboxStatus]:
@@ -161,6 +164,9 @@ class LinuxRuntime:
         return container_id
 
     async def start_container(self, container_id: str) -> None:
+        await self._whole(self._start(container_id))
+
+    async def _start(self, container_id: str) -> None:
         container = self._get("start_container", container_id)
         if container.state is not ContainerState.CREATED or container.starting:
             raise RuntimeFailure(f"start_container: {container_id} is {container.state}, not CONTAINER_CREATED")
@@ -241,6 +247,19 @@ class LinuxRuntime:
         return await Session.attach(self._get("attach", container_id))
 
     # Inside.
+
+    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`, which is done to its end even if the caller is cancelled: half of it would leave a
+        process that nobody knows of."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Future[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # the caller had it, or has gone away
 
     def _find(self, container_id: str) -> Container | None:
         return next((s.containers[container_id] for s in self._pods.all.values() if container_id in s.containers), None)
@@ -325,7 +344,7 @@ class LinuxRuntime:
         if not attempt():
             task = asyncio.ensure_future(self._again(attempt, what))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._done)
 
     async def _again(self, attempt: Callable[[], bool], what: str) -> None:
         pause = 0.01

@@ -57,6 +57,14 @@ async def test_containers_of_a_pod_share_network_ipc_uts_and_shm(node: Node) -> 
     assert first[5:] == ["first", "end"] and second[5:] == ["first", "second", "end"]
 
 
+async def test_shared_memory_on_kernels_that_cannot_clone_a_detached_mount(node: Node) -> None:
+    node.runtime._compiler.shm_detached = False
+    sandbox = await node.sandbox()
+    assert await node.shell("touch /dev/shm/a && ls /dev/shm", sandbox=sandbox) == "a\n"
+    output = await node.shell("touch /dev/shm/b && ls /dev/shm; mount | grep /dev/shm", sandbox=sandbox)
+    assert output.startswith("a\nb\n") and "noexec" in output and "size=65536k" in output
+
+
 async def test_host_namespaces(node: Node) -> None:
     pod = {"host_network": True, "host_pid": True, "host_ipc": True}
     output = await node.shell("for n in net pid ipc mnt; do readlink /proc/self/ns/$n; done", pod=pod)

@@ -216,6 +216,17 @@ async def test_half_made_leftovers_are_swept(node: Node) -> None:
     assert list(state.iterdir()) == [] and os.listdir(Path(node.paths[0]) / "containers") == []
 
 
+async def test_a_cancelled_start_is_finished_and_known(node: Node) -> None:
+    sandbox = await node.sandbox()
+    starting = asyncio.ensure_future(node.start("/bin/sleep", "1000", sandbox=sandbox))
+    while not await node.runtime.containers(sandbox.id):
+        await asyncio.sleep(0)
+    starting.cancel()
+    (status,) = await node.runtime.containers(sandbox.id)
+    await node.until(lambda s: s.state is not ContainerState.CREATED, status.id)
+    assert (await node.runtime.container_status(status.id)).pid > 0
+
+
 async def test_network_failure_leaves_no_sandbox(node: Node) -> None:
     node.network.failure = RuntimeFailure("no address left")
     with pytest.raises(RuntimeFailure, match="no address left"):
