@@ -32,6 +32,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from nodeagent.linux import capabilities
+from nodeagent.linux.cgroups import Cgroups, detect
 from nodeagent.linux.mounts import MS_BIND, MS_PRIVATE, MS_REC
 from nodeagent.linux.seccomp import default, numbers
 from nodeagent.linux.syscalls import call
@@ -244,6 +245,7 @@ async def measure(rounds: int, directory: str) -> dict[str, float]:
         await ours.runtime.close()
         ours.zygote.kill()
         ours.zygote.wait()
+        Cgroups(detect()).remove_shared()
         shutil.rmtree(base, ignore_errors=True)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from nodeagent.linux.cgroups import Cgroups, detect
 from nodeagent.runtime import launch
 from nodeagent.runtime.fake import FakeRuntime
 from nodeagent.runtime.interface import (
@@ -61,6 +62,7 @@ async def runtime_kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIt
         await runtime.close()
         zygote.kill()
         zygote.wait()
+        Cgroups(detect()).remove_shared()
 
 
 def busybox_layer(directory: Path) -> str:

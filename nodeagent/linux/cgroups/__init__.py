@@ -123,6 +123,12 @@ class Cgroups:
         removed = [_remove(directory) for directory in self._directories(path)]  # all of them, whatever one says
         return all(removed)
 
+    def remove_shared(self) -> None:
+        """Remove what all containers share, if no process is in it: it is made again when needed."""
+        if "devices" in self.layout.v1:
+            with contextlib.suppress(OSError):
+                os.rmdir(f"{self.layout.v1['devices']}/{_DEVICES}")
+
     def _directories(self, path: str) -> list[str]:
         if not path.strip("/"):
             raise ValueError("cgroup path is empty: that would be the whole node")
@@ -181,7 +187,7 @@ class Cgroups:
 
     def _confined_devices(self) -> str:
         directory = f"{self.layout.v1['devices']}/{_DEVICES}"
-        if not self._devices_made:
+        if not self._devices_made or not os.path.isdir(directory):  # whoever cleans up may take it while it is empty
             with contextlib.suppress(FileExistsError):
                 os.makedirs(directory, mode=0o755)
             apply(directory, v1_devices.settings())

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nodeagent.linux.cgroups import detect
+from nodeagent.linux.cgroups import Cgroups, detect
 from nodeagent.runtime import launch
 from nodeagent.runtime.fake import FakeImages, FakeNetwork
 from nodeagent.runtime.interface import (
@@ -147,6 +147,7 @@ class Node:
         async with asyncio.timeout(15):
             while self.pids() or cgroups_of(self.base):
                 await asyncio.sleep(0.01)
+        Cgroups(detect()).remove_shared()
         assert not [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.base) in line]
         assert os.listdir(self.base / "state") == []
         assert os.listdir(self.base / "root/containers") == []
