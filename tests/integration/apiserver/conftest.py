@@ -25,9 +25,112 @@ from pki import provision
 from pki.layout import Layout
 
 BIN = Path(sys.executable).parent
+# The second kubectl is fetched by tests/clients.sh.
 _PLACES = (BIN / "kubectl", BIN / "clients" / "kubectl-1.32", BIN.parent / "clients" / "kubectl-1.32")
-_CLIENTS = BIN.parent / "clients"  # filled by tests/clients.sh
-KUBECTLS = [path for path in (BIN / "kubectl", BIN / "clients" / "kubectl-1.32", _CLIENTS / "kubectl-1.32") if path.exists()]
+KUBECTLS = [path for path in _PLACES if path.exists()]
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Connection:
+    """One TLS connection that is kept: `reconnects` counts the times that the server closed it."""
+
+    port: int
+    context: ssl.SSLContext
+    token: str = ""
+    reconnects: int = -1
+    _http: http.client.HTTPSConnection | None = field(default=None, repr=False)
+
+    def __call__(
+        self, method: str, path: str, body: Any = None, *, kind: str = "application/json", **headers: str
+    ) -> Answer:
+        """`body`: bytes as they are, anything else as JSON. Header names: underscores for dashes."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if data is not None:
+            sent["Content-Type"] = kind
+        if self.token:
+            sent["Authorization"] = f"Bearer {self.token}"
+        if self._http is None or self._http.sock is None:
+            self._http = http.client.HTTPSConnection("127.0.0.1", self.port, context=self.context, timeout=20)
+            self.reconnects += 1
+        self._http.request(method, path, data, sent)
+        got = self._http.getresponse()
+        return Answer(got.status, {k.lower(): v for k, v in got.getheaders()}, got.read())
+
+    def ok(self, method: str, path: str, body: Any = None, **more: str) -> Any:
+        """The answer as JSON; fails the test if it is no success."""
+        answer = self(method, path, body, **more)
+        assert answer.status < 300, (method, path, answer.status, answer.body)
+        return answer.json
+
+    def watch(self, path: str, seconds: int = 10, **headers: str) -> "Watch":
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, context=self.context, timeout=seconds)
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request("GET", path, headers=sent)
+        return Watch(connection, connection.getresponse())
+
+    def close(self) -> None:
+        if self._http:
+            self._http.close()
+
+
+class Watch:
+    """Events of an open watch, one `next()` at a time; times out with TimeoutError."""
+
+    def __init__(self, connection: http.client.HTTPSConnection, response: http.client.HTTPResponse) -> None:
+        self._connection, self.response = connection, response
+
+    def next(self) -> Any:
+        line = self.response.readline()
+        return json.loads(line) if line else None
+
+    def take(self, count: int) -> list[Any]:
+        return [self.next() for _ in range(count)]
+
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.response.close()
+        self._connection.close()
+
+
+class Server:
+    """`python -m controlplane.apiserver` with certificates and a store of its own under `root`."""
+
+    def __init__(self, root: Path, **flags: str) -> None:
+        self.layout = Layout.under(root)
+        self.log = root / "log"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.url = f"https://127.0.0.1:{self.port}"
+        now = datetime.now(UTC)
+        self._ca = provision.authority(self.layout, now)
+        provision.control_plane(self.layout, self._ca, self.url, ["127.0.0.1", "10.96.0.1"], now)
+        layout = self.layout
+        self._flags = {
+            "advertise-address": "127.0.0.1", "bind-address": "127.0.0.1", "secure-port": str(self.port),
+            "store": f"sqlite://{layout.store}",
+            "tls-cert-file": str(layout.cert("apiserver")), "tls-private-key-file": str(layout.key("apiserver")),
+            "client-ca-file": str(layout.ca_cert),
+            "service-account-signing-key-file": str(layout.service_account_key),
+            "kubelet-client-certificate": str(layout.cert("apiserver-kubelet-client")),
+            "kubelet-client-key": str(layout.key("apiserver-kubelet-client")),
+            "kubelet-certificate-authority": str(layout.ca_cert),
+            **{name.replace("_", "-"): value for name, value in flags.items()},
+        }  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._connections: list[Connection] = []
