@@ -25,7 +25,6 @@ from pki import provision
 from pki.layout import Layout
 
 BIN = Path(sys.executable).parent
-# The second kubectl is fetched by tests/clients.sh.
 _PLACES = (BIN / "kubectl", BIN / "clients" / "kubectl-1.32", BIN.parent / "clients" / "kubectl-1.32")
 KUBECTLS = [path for path in _PLACES if path.exists()]
 
