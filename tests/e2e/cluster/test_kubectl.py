@@ -79,7 +79,8 @@ def test_exec_with_a_terminal(kubectl, namespace: str) -> None:  # type: ignore[
 
 def test_deployment_life(kubectl, namespace: str, eventually) -> None:  # type: ignore[no-untyped-def]
     n = ("-n", namespace)
-    kubectl("create", "deployment", "web", *n, "--image=busybox:1.35", "--replicas=2", "--", "sleep", "3600")
+    kubectl("create", "deployment", "web", *n, "--image=busybox:1.35", "--replicas=2", "--",
+            "sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done")  # fmt: skip
     kubectl("rollout", "status", "deployment/web", *n, "--timeout=30s")
     kubectl("scale", "deployment/web", *n, "--replicas=4")
     eventually(
