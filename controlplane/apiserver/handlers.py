@@ -11,9 +11,11 @@ from controlplane.apiserver.authn import Authenticator
 from controlplane.apiserver.authz.authorizer import Authorizer
 from controlplane.apiserver.http import Request, Response
 from controlplane.apiserver.node_proxy import NodeProxy
-from controlplane.apiserver.registry import listing, pods, scale, views
+from controlplane.apiserver.registry import listing, pods, scale, views, watching
 from controlplane.apiserver.registry.codec import decode_body, to_json
+from controlplane.apiserver.registry.fanout import Fanout
 from controlplane.apiserver.registry.generic import Attributes, DeleteOptions, Registry, is_dry_run
+from controlplane.apiserver.registry.selection import selection
 from controlplane.apiserver.requestinfo import RequestInfo
 
 Object = dict[str, Any]
@@ -26,6 +28,7 @@ class Handlers:
     ) -> None:
         self.registry = registry
         self.table = table
+        self.fanout = Fanout(registry.cache)
         self._authn = authn
         self._authz = authz
         self._nodes = nodes
@@ -68,7 +71,7 @@ class Handlers:
         return await listing.list_objects(self.registry, request, resource, info.namespace)
 
     async def _watch(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
-        return await listing.watch_objects(self.registry, request, resource, info.namespace)
+        return await watching.watch_objects(self.registry, self.fanout, request, resource, info.namespace)
 
     async def _create(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
         if resource.kind in reviews.KINDS:
@@ -160,7 +163,7 @@ class Handlers:
 
     async def _delete_collection(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
         options = self.registry.delete_options(request)
-        chosen = listing.selection(request, resource)
+        chosen = selection(request, resource)
         items, revision = self.registry.cache.list(self.registry.prefix(resource, info.namespace))
         deleted = []
         for cached in [item for item in items if chosen.matches(item)]:

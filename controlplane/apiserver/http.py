@@ -4,11 +4,13 @@ Everything above this file knows only `Request` and `Response`, so what speaks H
 in-process transport of the client library can call the same handler without a socket.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,10 +20,12 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from controlplane.api import status
+from controlplane.apiserver.streams import SLOW_BYTES, Chunk, Feed
 
 log = logging.getLogger(__name__)
 
 JSON = "application/json"
+_LINGER_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +87,10 @@ def header_values(request: Request, name: str) -> list[str]:
 
 
 class Response:
-    """A status, headers, and one of: `body`, a `stream` of chunks, or `takeover` (the handler owns the connection)."""
+    """A status, headers, and one of: `body`, `pieces` of a large body, a `stream`, or `takeover` (the handler owns the
+    connection)."""
 
-    __slots__ = ("body", "content_type", "headers", "status", "stream", "takeover")
+    __slots__ = ("_body", "content_type", "headers", "pieces", "status", "stream", "takeover")
 
     def __init__(
         self,
@@ -94,18 +99,50 @@ class Response:
         *,
         content_type: str = JSON,
         headers: Mapping[str, str] | None = None,
-        stream: AsyncIterator[bytes] | None = None,
+        pieces: Sequence[bytes] = (),
+        stream: AsyncGenerator[bytes, None] | Feed | None = None,
         takeover: Callable[[Any], Awaitable[web.StreamResponse]] | None = None,
     ) -> None:
         self.status = status
-        self.body = body
+        self._body = body
         self.content_type = content_type
         self.headers = headers
+        self.pieces = pieces
         self.stream = stream
         self.takeover = takeover
 
+    @property
+    def body(self) -> bytes:
+        """The whole body, also if it is in pieces."""
+        if self.pieces:
+            self._body, self.pieces = b"".join(self.pieces), ()
+        return self._body
+
+    @body.setter
+    def body(self, body: bytes) -> None:
+        self._body, self.pieces = body, ()
+
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+
+class _Connection:
+    """A Sink that is an HTTP connection whose answer has begun. It writes past aiohttp's own writer, which would frame
+    and copy a chunk again for each connection."""
+
+    def __init__(self, raw: web.BaseRequest) -> None:
+        self._raw = raw
+        self._transport = raw.transport
+
+    def write(self, chunk: Chunk) -> bool:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return False
+        transport.write(chunk.framed)
+        return transport.get_write_buffer_size() < SLOW_BYTES
+
+    async def drain(self) -> None:
+        await self._raw.writer.drain()
 
 
 def peer_user(transport: asyncio.BaseTransport | None) -> User | None:
@@ -163,6 +200,8 @@ class HttpServer:
             return await response.takeover(raw)
         if response.stream is not None:
             return await _streamed(raw, response)
+        if response.pieces:
+            return await _in_pieces(raw, response)
         return _whole(response)
 
     async def _body(self, raw: web.BaseRequest) -> bytes:
@@ -185,6 +224,20 @@ def _whole(response: Response) -> web.Response:
     return web.Response(status=response.status, body=response.body, headers=headers)
 
 
+async def _in_pieces(raw: web.BaseRequest, response: Response) -> web.StreamResponse:
+    """A large body: never more of it in the connection's buffers than a few pieces, and others have their turn."""
+    answer = web.StreamResponse(
+        status=response.status, headers={"Content-Type": response.content_type, **(response.headers or {})}
+    )
+    answer.content_length = sum(map(len, response.pieces))
+    with contextlib.suppress(ConnectionError):
+        await answer.prepare(raw)
+        for piece in response.pieces:
+            await answer.write(piece)
+        await answer.write_eof()
+    return answer
+
+
 async def _streamed(raw: web.BaseRequest, response: Response) -> web.StreamResponse:
     answer = web.StreamResponse(
         status=response.status, headers={"Content-Type": response.content_type, **(response.headers or {})}
@@ -195,12 +248,26 @@ async def _streamed(raw: web.BaseRequest, response: Response) -> web.StreamRespo
     with contextlib.suppress(ConnectionError):  # the client is gone: nobody to tell
         try:
             await answer.prepare(raw)
-            async for chunk in stream:
-                await answer.write(chunk)
-            await answer.write_eof()
+            if isinstance(stream, Feed):
+                await answer.write(b"")  # aiohttp keeps the head back until there is something to send
+                await stream.run(_Connection(raw))
+            else:
+                async for chunk in stream:
+                    await answer.write(chunk)
+            await _end(raw, answer)
         finally:
-            await stream.aclose()  # type: ignore[attr-defined]
+            await stream.aclose()
     return answer
+
+
+async def _end(raw: web.BaseRequest, answer: web.StreamResponse) -> None:
+    """End a stream; one whose receiver does not take the rest is not waited for."""
+    try:
+        async with asyncio.timeout(_LINGER_S):
+            await answer.write_eof()
+    except TimeoutError:
+        if raw.transport is not None:
+            raw.transport.abort()
 
 
 def error_response(error: status.StatusError) -> Response:

@@ -7,7 +7,7 @@ they come; upgraded connections are node_upgrade's, and where a pod or Service i
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -156,7 +156,7 @@ class NodeProxy:
             answer.release()
             raise _refusal(answer.status, text)
 
-        async def chunks() -> AsyncIterator[bytes]:
+        async def chunks() -> AsyncGenerator[bytes, None]:
             try:
                 async for chunk in answer.content.iter_any():
                     yield chunk

@@ -1,0 +1,144 @@
+"""One event to many watchers: watches that see the same are a group, which encodes an event once and hands the same
+bytes to each member's connection.
+
+    WatchCache ── watcher ──> Group.run ── Chunk ──> Sink.write, Sink.write, ... (plain calls, no task wakes up)
+
+A group is one (prefix, selection, form). It costs one task and one cache watcher, a member costs a write. A member
+joins after it was sent everything up to the group's position, and leaves when its time is over, its client has gone, or
+it is too far behind, which ends it with 410 rather than let memory grow.
+
+It knows neither HTTP (a Sink does) nor what a watch's parameters mean (watching.py does).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from typing import Protocol
+
+from controlplane.api import status
+from controlplane.apiserver.registry.codec import to_json
+from controlplane.apiserver.streams import Chunk, Sink
+from controlplane.store.broadcaster import Overflow
+from controlplane.store.cache import CacheEvent, WatchCache
+from controlplane.store.cached import watch_line
+from controlplane.store.interface import StoreError
+
+log = logging.getLogger(__name__)
+BOOKMARK_S = 60.0
+TOO_SLOW = watch_line("ERROR", to_json(status.expired("the watch fell too far behind").to_dict()))
+
+
+class Encoder(Protocol):
+    """How a group's events look."""
+
+    def events(self, events: Sequence[CacheEvent]) -> list[bytes]:
+        """A line for each event that is seen at all."""
+
+    def bookmark(self, revision: int) -> bytes: ...
+
+
+class Member:
+    """One watch in a group. `ended` is set when the group has no more for it."""
+
+    __slots__ = ("bookmarks", "ended", "sink")
+
+    def __init__(self, sink: Sink, bookmarks: bool) -> None:
+        self.sink = sink
+        self.bookmarks = bookmarks
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def end(self, last: bytes = b"") -> None:
+        if not self.ended.done():
+            if last:
+                self.sink.write(Chunk(last))
+            self.ended.set_result(None)
+
+
+class Group:
+    """Made with its first member, gone with its last."""
+
+    def __init__(self, cache: WatchCache, prefix: str, encoder: Encoder, empty: Callable[[], None]) -> None:
+        self._cache = cache
+        self._encoder = encoder
+        self._empty = empty
+        self._members: dict[Member, None] = {}
+        self._watcher = cache.subscribe(prefix)
+        self._position = cache.revision
+        self._marked_at = asyncio.get_running_loop().time()
+        self._task = asyncio.create_task(self._run(), name=f"watchers of {prefix}")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the store still has anything to say."""
+        return not self._task.done()
+
+    def join(self, member: Member) -> int:
+        """Add a member, which will be sent what comes after the returned revision. Raises StoreError."""
+        self._dispatch(self._watcher.take())
+        self._members[member] = None
+        return self._position
+
+    def leave(self, member: Member) -> None:
+        self._members.pop(member, None)
+        if not self._members:
+            self._empty()
+            self._watcher.close()
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                self._dispatch(await self._watcher.next(BOOKMARK_S))
+        except Overflow:
+            self._end(TOO_SLOW)
+        except StoreError:
+            self._end(b"")
+        except Exception:
+            log.exception("watch group ends")
+            self._end(b"")
+
+    def _end(self, last: bytes) -> None:
+        self._empty()
+        for member in tuple(self._members):
+            member.end(last)
+
+    def _dispatch(self, events: Sequence[CacheEvent]) -> None:
+        # Nothing is queued after a take, so the group is as far as the cache is.
+        self._position = self._cache.revision
+        lines = self._encoder.events(events) if events else ()
+        if lines:
+            chunk = Chunk(lines[0] if len(lines) == 1 else b"".join(lines))
+            for member in tuple(self._members):
+                if not member.sink.write(chunk):
+                    member.end(TOO_SLOW)
+                    self._members.pop(member, None)
+        now = asyncio.get_running_loop().time()
+        if now - self._marked_at >= BOOKMARK_S:
+            self._marked_at = now
+            bookmark = Chunk(self._encoder.bookmark(self._position))
+            for member in tuple(self._members):
+                if member.bookmarks:
+                    member.sink.write(bookmark)
+
+
+class Fanout:
+    """All groups of a server."""
+
+    def __init__(self, cache: WatchCache) -> None:
+        self._cache = cache
+        self._groups: dict[Hashable, Group] = {}
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def group(self, key: Hashable, prefix: str, make_encoder: Callable[[], Encoder]) -> Group:
+        """The group with this key, made if there is none. `key` says everything that makes watches differ."""
+        found = self._groups.get(key)
+        if found is None or not found.alive:
+            made = Group(self._cache, prefix, make_encoder(), lambda: self._forget(key, made))
+            found = self._groups[key] = made
+        return found
+
+    def _forget(self, key: Hashable, group: Group) -> None:
+        if self._groups.get(key) is group:
+            del self._groups[key]
