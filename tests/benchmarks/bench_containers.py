@@ -25,11 +25,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from figures import Figure, skipped
 
 from nodeagent.linux import capabilities
 from nodeagent.linux.cgroups import Cgroups, detect
@@ -249,14 +251,37 @@ async def measure(rounds: int, directory: str) -> dict[str, float]:
         shutil.rmtree(base, ignore_errors=True)
 
 
+def missing() -> str:
+    """What keeps this bench from running, or ""."""
+    if os.geteuid() != 0:
+        return "needs root"
+    return "" if shutil.which("crun") and os.path.exists("/bin/busybox") else "needs crun and /bin/busybox"
+
+
+def figures() -> Iterator[Figure]:
+    if why := missing():
+        yield skipped("container start and finish against crun", why)
+        return
+    please_crun()
+    r = asyncio.run(measure(30, "/dev/shm"))
+    for name, what in (("pod_ms", "pod (sandbox and container)"), ("container_ms", "container in its pod")):
+        aim = 0.4 * r["crun_ms"]
+        yield Figure(f"{what}: start, finish", r[name], "ms", aim, r["crun_ms"], "crun, interleaved", "median of 30")
+    note = f"{AT_ONCE} at once, each"
+    yield Figure("pod of a burst", r["pod_burst_ms"], "ms", None, r["crun_burst_ms"], "crun, interleaved", note)
+    cpu, peer = r["pod_burst_cpu_ms"], r["crun_burst_cpu_ms"]
+    yield Figure("pod of a burst, CPU", cpu, "ms", None, peer, "crun, interleaved", "whole machine")
+    yield Figure("shim, private dirty memory", r["shim_private_dirty_kb"] / 1024, "MB", None, 0.33, "conmon, constant")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--dir", default="/dev/shm", help="where containers' files are, for both sides")
     parser.add_argument("--json")
     options = parser.parse_args()
-    if os.geteuid() != 0 or not shutil.which("crun") or not os.path.exists("/bin/busybox"):
-        print("skipped: needs root, crun and /bin/busybox", file=sys.stderr)
+    if why := missing():
+        print(f"skipped: {why}", file=sys.stderr)
         return 0
     please_crun()
     result = asyncio.run(measure(options.rounds, options.dir))

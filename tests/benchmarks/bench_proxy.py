@@ -17,6 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from figures import KUBERNETES, Figure  # noqa: E402
+
 KUBE_PROXY = {
     1000: {"start_s": 1.05, "add_s": None, "memory_mb": 73},
     5000: {"start_s": 11.5, "add_s": 0.39, "memory_mb": 126},
@@ -137,6 +139,20 @@ def show(results):
               f"{r['check_s'] * 1e3:>5.0f}ms {r['cleanup_s']:>7.2f}s {r['memory_mb']:>6.0f}MB   {text}")  # fmt: skip
 
 
+def run(count):
+    """measure(), in a fresh process."""
+    done = subprocess.run([sys.executable, __file__, "--one", str(count)], stdout=subprocess.PIPE, text=True, check=True)
+    return {**json.loads(done.stdout.splitlines()[-1]), "kube_proxy": KUBE_PROXY.get(count)}
+
+
+def figures():
+    for count in (1000, 5000):
+        r, peer = run(count), KUBE_PROXY[count]
+        for key, what in (("start_s", "proxy start → programmed"), ("add_s", "one Service added")):
+            yield Figure(f"{what}, {count:,}", r[key], "s", peer[key], peer[key], KUBERNETES, "iptables mode")
+        yield Figure(f"proxy memory, {count:,} Services", r["memory_mb"], "MB", None, peer["memory_mb"], KUBERNETES)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--services", default="10,1000,5000")
@@ -148,8 +164,7 @@ def main():
         return
     results = []
     for count in options.services.split(","):
-        done = subprocess.run([sys.executable, __file__, "--one", count], stdout=subprocess.PIPE, text=True, check=True)
-        results.append({**json.loads(done.stdout.splitlines()[-1]), "kube_proxy": KUBE_PROXY.get(int(count))})
+        results.append(run(int(count)))
     show(results)
     if options.json:
         Path(options.json).write_text(json.dumps({"bench": "proxy", "results": results}, indent=1))

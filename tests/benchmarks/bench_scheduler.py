@@ -22,6 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from figures import KUBERNETES, Figure  # noqa: E402
+
 from controlplane.client import Unreachable, from_kubeconfig  # noqa: E402
 from controlplane.client.resources import EVENTS, NAMESPACES, NODES, PODS, SERVICEACCOUNTS  # noqa: E402
 from pki import provision  # noqa: E402
@@ -160,6 +162,18 @@ async def measure(nodes, pods, directory):
         for process in (scheduler, server):
             if process:
                 process.stop()
+
+
+def figures():
+    with tempfile.TemporaryDirectory(prefix="bench-scheduler-") as directory:
+        r = asyncio.run(measure(100, 2000, Path(directory)))
+    note = "100 nodes, 2,000 pods in the backlog"
+    yield Figure("pods bound", r["pods_s"], "/s", PEER["pods_s"], PEER["pods_s"], KUBERNETES, note, more=True)
+    for name, what in (("scheduler_ms", "in the scheduler"), ("apiserver_ms", "in the API server")):
+        yield Figure(f"CPU per pod {what}", r[name], "ms", PEER[name], PEER[name], KUBERNETES)
+    note = f"p95 {r['single_ms_p95']:.1f} ms"
+    yield Figure("pod POST answered → bound, alone", r["single_ms_p50"], "ms", note=note)
+    yield Figure("scheduler after that, RSS", r["memory_mb"], "MB", PEER["memory_mb"], PEER["memory_mb"], KUBERNETES)
 
 
 def main():
