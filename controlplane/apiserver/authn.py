@@ -50,6 +50,8 @@ class Authenticator:
         """The user that `token` stands for, None if it is not good (any more)."""
         if len(token) == _BOOTSTRAP_LENGTH:
             return bootstrap_tokens.user_of(self._cache, token)
+        if not token.isascii():
+            return None
         now = clock.wall_time()
         key = (token, tuple(audiences))
         claims = self._verified.get(key)

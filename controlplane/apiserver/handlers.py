@@ -14,7 +14,7 @@ from controlplane.apiserver.node_proxy import NodeProxy
 from controlplane.apiserver.registry import listing, pods, scale, views, watching
 from controlplane.apiserver.registry.codec import decode_body, to_json
 from controlplane.apiserver.registry.fanout import Fanout
-from controlplane.apiserver.registry.generic import Attributes, DeleteOptions, Registry, is_dry_run
+from controlplane.apiserver.registry.generic import Attributes, DeleteOptions, Registry, field_validation, is_dry_run
 from controlplane.apiserver.registry.selection import selection
 from controlplane.apiserver.requestinfo import RequestInfo
 
@@ -50,7 +50,9 @@ class Handlers:
                 raise status.not_found()
             return await self._subresource(request, info, resource, sub)
         action = self._verbs.get(info.verb)
-        if action is None or info.verb not in resource.verbs:
+        # A new object is posted to the collection; one that exists is put or patched under its own name.
+        misplaced = bool(info.name) == (info.verb == "create") if info.verb in ("create", "update", "patch") else False
+        if action is None or info.verb not in resource.verbs or misplaced:
             raise status.method_not_allowed(resource.group_resource, info.verb)
         if resource.namespaced and not info.namespace and info.verb not in ("list", "watch"):
             if info.verb == "create" and resource.kind not in reviews.KINDS:
@@ -117,7 +119,7 @@ class Handlers:
         kind, content = patches.parse(request)
         view = views.of(request, resource, listing=False)
         dry_run = is_dry_run(request)
-        mode = request.query.get("fieldValidation", "Warn") if request.query_string else "Warn"
+        mode = field_validation(request)
         definitions = self.registry.definitions
         key = self.registry.key(resource, info.namespace, info.name)
         if kind == "apply":
@@ -125,7 +127,8 @@ class Handlers:
                 raise status.bad_request(
                     'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
                 )
-            content.get("metadata", {}).pop("managedFields", None)
+            if isinstance(content.get("metadata"), dict):
+                content["metadata"].pop("managedFields", None)
             if self.registry.cache.get(key) is None and not subresource:
                 from controlplane.api.validate import decode_checked
 

@@ -17,9 +17,11 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from controlplane.api import status
+from controlplane.api.status import bad_request, internal
 from controlplane.apiserver.streams import SLOW_BYTES, Chunk, Feed
 
 log = logging.getLogger(__name__)
@@ -160,6 +162,30 @@ def peer_user(transport: asyncio.BaseTransport | None) -> User | None:
     return User(name, (*groups, "system:authenticated")) if name else None
 
 
+class _Protocol(RequestHandler):
+    """aiohttp's, with its own error pages (for what is no HTTP) replaced by a Status."""
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun: nothing else can be said")
+        if status < 500:
+            log.info("no http request: status=%d reason=%s", status, type(exc).__name__)
+            error = bad_request("the request is malformed")
+        else:
+            log.error("request failed method=%s path=%s", request.method, request.path, exc_info=exc)
+            error = internal("an error on the server prevented the request from succeeding")
+        answer = _whole(error_response(error))
+        answer.force_close()
+        return answer
+
+
+class _Server(web.Server):
+    def __call__(self) -> RequestHandler:
+        return _Protocol(self, loop=self._loop, **self._kwargs)
+
+
 class HttpServer:
     """Serves `handler` over TLS on aiohttp."""
 
@@ -171,7 +197,7 @@ class HttpServer:
 
     async def start(self, host: str, port: int, context: ssl.SSLContext) -> int:
         """Listen; returns the port (chosen by the kernel for 0). Raises OSError if it is taken."""
-        server = web.Server(self._serve, access_log=None, keepalive_timeout=3600, handler_cancellation=True)
+        server = _Server(self._serve, access_log=None, keepalive_timeout=3600, handler_cancellation=True)
         self._runner = web.ServerRunner(server, shutdown_timeout=1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port, ssl_context=context, backlog=1024, reuse_address=True)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from controlplane.api import status
 from controlplane.apiserver.authn import Authenticator
 from controlplane.apiserver.authz.authorizer import Authorizer
 from controlplane.apiserver.http import User
@@ -25,6 +26,7 @@ def answer(kind: str, review: Object, user: User, info: RequestInfo, authn: Auth
     elif kind == "SelfSubjectRulesReview":
         review["status"] = _rules(spec.get("namespace", ""), user, authz)
     else:
+        _check(kind, spec)
         asked = user
         if kind != "SelfSubjectAccessReview":
             groups = tuple(spec.get("groups") or ())
@@ -32,6 +34,18 @@ def answer(kind: str, review: Object, user: User, info: RequestInfo, authn: Auth
         allowed = authz.allows(asked, _question(spec))
         review["status"] = {"allowed": allowed}
     return review
+
+
+def _check(kind: str, spec: Object) -> None:
+    """Raises StatusError 422 for a question about nothing, or about nobody."""
+    causes = []
+    if ("resourceAttributes" in spec) == ("nonResourceAttributes" in spec):
+        causes.append(status.invalid_value("spec.resourceAttributes", None,
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified"))  # fmt: skip
+    if kind != "SelfSubjectAccessReview" and not spec.get("user") and not spec.get("groups"):
+        causes.append(status.invalid_value("spec.user", "", "at least one of user or group must be specified"))
+    if causes:
+        raise status.invalid("authorization.k8s.io", kind, "", causes)
 
 
 def _question(spec: Object) -> RequestInfo:

@@ -97,9 +97,8 @@ class Registry:
         body, duplicates = decode_body(request)
         if isinstance(body, dict):
             _check_kind(body, resource)
-        validation_mode = request.query.get("fieldValidation", "Warn") if request.query_string else "Warn"
         obj, warnings = decode_checked(
-            resource, body, validation_mode, definitions=self.definitions, duplicates=duplicates
+            resource, body, field_validation(request), definitions=self.definitions, duplicates=duplicates
         )
         request.warnings += warnings
         obj["kind"], obj["apiVersion"] = resource.kind, resource.api_version
@@ -339,7 +338,9 @@ class Registry:
         if orphan is not None and not propagation:
             propagation = "Orphan" if orphan else "Background"
         if propagation not in ("", "Foreground", "Background", "Orphan"):
-            raise status.bad_request(f"invalid propagationPolicy: {propagation!r}")
+            raise status.invalid("meta.k8s.io", "DeleteOptions", "", [
+                status.not_supported("propagationPolicy", propagation, ["Foreground", "Background", "Orphan"])
+            ])  # fmt: skip
         preconditions = body.get("preconditions", {})
         return DeleteOptions(
             seconds,
@@ -353,6 +354,15 @@ class Registry:
 def _native(resource: Resource) -> bool:
     """Whether objects are stored in the version that `resource` is."""
     return resource.storage_version == resource.api_version
+
+
+def field_validation(request: Request) -> str:
+    """What is done about unknown and duplicate fields: Ignore, Warn or Strict. Raises StatusError 422."""
+    mode = request.query.get("fieldValidation", "") if request.query_string else ""
+    if mode not in ("", "Ignore", "Warn", "Strict"):
+        cause = status.not_supported("fieldValidation", mode, ["Ignore", "Warn", "Strict"])
+        raise status.invalid("meta.k8s.io", "CreateOptions", "", [cause])
+    return mode or "Warn"
 
 
 def is_dry_run(request: Request, body: Object | None = None) -> bool:
