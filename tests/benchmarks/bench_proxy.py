@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from figures import KUBERNETES, Figure  # noqa: E402
+from figures import KUBERNETES, Figure
 
 KUBE_PROXY = {
     1000: {"start_s": 1.05, "add_s": None, "memory_mb": 73},
@@ -141,7 +141,8 @@ def show(results):
 
 def run(count):
     """measure(), in a fresh process."""
-    done = subprocess.run([sys.executable, __file__, "--one", str(count)], stdout=subprocess.PIPE, text=True, check=True)
+    command = [sys.executable, __file__, "--one", str(count)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return {**json.loads(done.stdout.splitlines()[-1]), "kube_proxy": KUBE_PROXY.get(count)}
 
 

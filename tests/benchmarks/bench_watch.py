@@ -1,4 +1,7 @@
-"""Watch fan-out: 100 watchers, one writer, 1,000 updates of one object of 1.7 KB. From the PATCH to each watcher."""
+"""Watch fan-out: 100 watchers, one writer, 1,000 updates of one configmap. From the PATCH to each watcher.
+
+The PATCH replaces one short value beside 1 KiB of data. Kubernetes' event for such an object had 1.7 KB, with
+managedFields, which ours does not have."""
 
 from __future__ import annotations
 

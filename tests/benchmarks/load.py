@@ -133,7 +133,7 @@ async def drive(server: ApiServer, connections: int, requests: Iterable[bytes]) 
 
 
 def configmap(name: str) -> dict[str, Any]:
-    """1 KiB of data, 1.6 KB as served."""
+    """1 KiB of data: 1.3 KB as served (Kubernetes serves the same as 1.6 KB, with managedFields)."""
     labels = {"app": "bench"}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": labels},
             "data": {"payload": "x" * 1024}}  # fmt: skip
