@@ -242,10 +242,11 @@ class Handlers:
             kind, content = patches.parse(request)
 
             async def change(old: Object) -> Object:
-                current = scale.read(old)
-                return scale.write(
-                    old, patches.apply(kind, content, current, resource, sub.schema, registry.definitions)
+                patched = patches.apply(kind, content, scale.read(old), resource, sub.schema, registry.definitions)
+                checked, _ = check_body(
+                    sub.schema, sub.kind, sub.version, patched, "Warn", definitions=registry.definitions
                 )
+                return scale.write(old, checked)
 
         cached = await registry.update(
             resource, info.namespace, info.name, request.user, change, subresource="scale", dry_run=is_dry_run(request)

@@ -1,6 +1,6 @@
 """/version, /healthz, /livez, /readyz and /metrics: what the server says about itself."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from controlplane.apiserver.http import Request, Response
 from controlplane.apiserver.registry.codec import to_json
@@ -12,7 +12,7 @@ Check = Callable[[], str]
 class Health:
     """`checks` by name; all of them decide each endpoint."""
 
-    def __init__(self, version: str, checks: Mapping[str, Check]) -> None:
+    def __init__(self, version: str, checks: Mapping[str, Check], metrics: Callable[[], Iterable[str]]) -> None:
         major, _, minor = version.partition(".")
         self._version = to_json({
             "major": major, "minor": minor, "gitVersion": f"v{version}.0+wherry", "gitCommit": "",
@@ -20,7 +20,7 @@ class Health:
             "buildDate": "1970-01-01T00:00:00Z", "goVersion": "go0.0", "compiler": "cpython", "platform": "linux/amd64",
         })  # fmt: skip
         self._checks = checks
-        self.requests: dict[tuple[str, str, int], int] = {}
+        self._metrics = metrics
 
     def answer(self, request: Request) -> Response | None:
         """None for another path."""
@@ -30,7 +30,8 @@ class Health:
         if parts[0] in ("healthz", "livez", "readyz"):
             return self._health(request, parts[0], parts[1] if len(parts) > 1 else "")
         if parts == ["metrics"]:
-            return Response(body=self._metrics(), content_type="text/plain; version=0.0.4; charset=utf-8")
+            text = "\n".join(self._metrics()) + "\n"
+            return Response(body=text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
         return None
 
     def _health(self, request: Request, which: str, only: str) -> Response:
@@ -48,9 +49,3 @@ class Health:
         lines.append(f"{which} check {'failed' if failed else 'passed'}")
         body = "\n".join(lines).encode() + b"\n"
         return Response(500 if failed else 200, body, content_type="text/plain; charset=utf-8")
-
-    def _metrics(self) -> bytes:
-        lines = ["# TYPE apiserver_request_total counter"]
-        for (verb, resource, code), count in sorted(self.requests.items()):
-            lines.append(f'apiserver_request_total{{verb="{verb}",resource="{resource}",code="{code}"}} {count}')
-        return ("\n".join(lines) + "\n").encode()

@@ -1,10 +1,9 @@
 """The API server, put together: store → cache → registry → handlers, and the pipeline in front of them."""
 
 import asyncio
-import contextlib
 import ipaddress
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from controlplane.api import resources as api_resources
@@ -18,14 +17,17 @@ from controlplane.apiserver.authz.rbac import Rbac
 from controlplane.apiserver.bootstrap import Bootstrap
 from controlplane.apiserver.config import Config
 from controlplane.apiserver.discovery import Discovery
+from controlplane.apiserver.expiry import EventExpiry
 from controlplane.apiserver.handlers import Handlers
 from controlplane.apiserver.health import Health
 from controlplane.apiserver.http import HttpServer, Request, Response
 from controlplane.apiserver.impersonation import Impersonation
 from controlplane.apiserver.node_proxy import NodeProxy
+from controlplane.apiserver.observe import Observer
 from controlplane.apiserver.openapi import OpenApi
 from controlplane.apiserver.registry.generic import Registry
 from controlplane.apiserver.registry.services import ServiceStrategy
+from controlplane.apiserver.representation import represent
 from controlplane.daemon import on_reload
 from controlplane.store.cache import WatchCache
 from controlplane.store.compactor import Compactor
@@ -61,11 +63,12 @@ class ApiServer:
         self.cache = WatchCache(open_store(config.store))
         self._inflight = 0
         self._ready = False
+        self.observer = Observer()
         self.health = Health(self.definitions.version, {
             "ping": lambda: "",
             "store": lambda: "" if self._ready else "starting",
             "poststarthook/rbac/bootstrap-roles": lambda: "" if self._ready else "starting",
-        })  # fmt: skip
+        }, self._metrics)  # fmt: skip
 
     async def start(self) -> None:
         """Open the store, build everything on it, write what a new cluster needs."""
@@ -91,6 +94,8 @@ class ApiServer:
         # The way of every request, outermost first.
         self.handle = pipeline.chain(
             [
+                represent,
+                self.observer.filter,
                 pipeline.with_errors,
                 pipeline.with_request_info,
                 self.authn.filter,
@@ -109,6 +114,13 @@ class ApiServer:
         self._ready = False
         await self.nodes.close()
         await self.cache.close()
+
+    def _metrics(self) -> Iterator[str]:
+        yield from self.observer.lines()
+        yield "# TYPE apiserver_storage_objects gauge"
+        yield f"apiserver_storage_objects {len(self.cache)}"
+        yield "# TYPE apiserver_longrunning_requests gauge"
+        yield f'apiserver_longrunning_requests{{verb="WATCH"}} {self.handlers.fanout.members}'
 
     async def _limit(self, request: Request, rest: http.Handler) -> Response:
         """Refuse more than a fixed number of requests at once, so that those in flight are finished."""
@@ -154,14 +166,18 @@ async def serve(config: Config, ready: Callable[[], None]) -> None:
     port = await front.start(config.bind_address, config.secure_port, context)
     history = config.history_seconds
     compactor = Compactor(server.cache.store, retention_s=history, interval_s=max(history / 24, 1.0))
-    compaction = asyncio.create_task(compactor.run(), name="compaction")
+    expiry = EventExpiry(server.cache, config.event_ttl_seconds)
+    chores = [
+        asyncio.create_task(compactor.run(), name="compaction"),
+        asyncio.create_task(expiry.run(), name="expiry of events"),
+    ]
     log.info("serving address=%s port=%d version=%s", config.bind_address, port, server.definitions.version)
     ready()
     try:
         await asyncio.Event().wait()
     finally:
-        compaction.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await compaction
+        for chore in chores:
+            chore.cancel()
+        await asyncio.gather(*chores, return_exceptions=True)
         await front.stop()
         await server.stop()

@@ -4,6 +4,7 @@ In: JSON, YAML or Kubernetes' protobuf envelope become one dict. Out: an object 
 and metadata first, so that `splice` finds where the resourceVersion goes without parsing.
 """
 
+import contextlib
 from typing import Any
 
 import msgspec
@@ -36,11 +37,14 @@ def decode_body(request: Request) -> tuple[Any, list[str]]:
         watched = request.query.get("fieldValidation", "Warn") != "Ignore" if request.query_string else True
         return decoded, duplicate_fields(body) if watched and _may_repeat(request) else []
     if kind in ("application/yaml", "application/x-yaml", "text/yaml", "application/apply-patch+yaml"):
-        import yaml
+        if body.lstrip()[:1] in (b"{", b"["):  # JSON is YAML, and what clients mostly send as such
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                return _decode_json(body), []
+        from controlplane.apiserver.registry import yaml_body
 
         try:
-            return yaml.load(body, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), []
-        except (yaml.YAMLError, RecursionError) as error:
+            return yaml_body.decode(body), []
+        except (ValueError, RecursionError) as error:
             raise status.bad_request(f"error decoding the request body: {error}") from None
     if kind == "application/vnd.kubernetes.protobuf":
         from controlplane.api import wire

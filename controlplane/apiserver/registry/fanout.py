@@ -67,6 +67,9 @@ class Group:
         self._marked_at = asyncio.get_running_loop().time()
         self._task = asyncio.create_task(self._run(), name=f"watchers of {prefix}")
 
+    def __len__(self) -> int:
+        return len(self._members)
+
     @property
     def alive(self) -> bool:
         """Whether the store still has anything to say."""
@@ -130,6 +133,11 @@ class Fanout:
 
     def __len__(self) -> int:
         return len(self._groups)
+
+    @property
+    def members(self) -> int:
+        """How many watches there are."""
+        return sum(len(group) for group in self._groups.values())
 
     def group(self, key: Hashable, prefix: str, make_encoder: Callable[[], Encoder]) -> Group:
         """The group with this key, made if there is none. `key` says everything that makes watches differ."""

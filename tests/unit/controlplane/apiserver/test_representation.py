@@ -1,0 +1,62 @@
+"""Forms of answers, metrics, expiry of events."""
+
+import gzip
+import json
+from typing import Any
+
+import yaml
+
+from controlplane.apiserver.expiry import EventExpiry
+
+CMS = "/api/v1/namespaces/default/configmaps"
+
+
+async def test_yaml_and_pretty(api: Any) -> None:
+    await api.ok("POST", CMS, {"metadata": {"name": "a"}, "data": {"k": "v"}})
+    response = await api.raw("GET", f"{CMS}/a", headers={"Accept": "application/yaml"})
+    assert response.content_type == "application/yaml"
+    assert yaml.safe_load(response.body)["data"] == {"k": "v"}
+    response = await api.raw("GET", f"{CMS}/a?pretty=true")
+    assert b'\n  "kind": "ConfigMap"' in response.body
+    missing = await api.raw("GET", f"{CMS}/none", headers={"Accept": "application/yaml"})
+    assert yaml.safe_load(missing.body)["code"] == 404
+
+
+async def test_large_answers_are_compressed_for_who_asks(api: Any) -> None:
+    for i in range(100):
+        await api.ok("POST", CMS, {"metadata": {"name": f"c{i}"}, "data": {"k": "x" * 4000}})
+    plain = await api.raw("GET", CMS)
+    squeezed = await api.raw("GET", CMS, headers={"Accept-Encoding": "gzip"})
+    assert squeezed.headers["Content-Encoding"] == "gzip"
+    body = b"".join([piece async for piece in squeezed.stream])
+    assert len(body) < len(plain.body) / 10
+    assert gzip.decompress(body) == plain.body
+    assert len(json.loads(plain.body)["items"]) == 100
+    small = await api.raw("GET", f"{CMS}/c1", headers={"Accept-Encoding": "gzip"})
+    assert small.stream is None
+
+
+async def test_metrics_count_what_exists_only(api: Any) -> None:
+    await api.ok("GET", CMS)
+    for i in range(3):
+        await api("GET", f"/apis/made.up/v1/strange{i}")
+    text = (await api.raw("GET", "/metrics")).body.decode()
+    assert 'verb="LIST",group="",version="v1",resource="configmaps",subresource="",code="200"} 1' in text
+    assert 'apiserver_request_duration_seconds_bucket{verb="LIST"' in text
+    assert "strange" not in text
+
+
+async def test_events_expire_unless_they_are_written_again(api: Any) -> None:
+    path = "/api/v1/namespaces/default/events"
+    about = {"kind": "Pod", "namespace": "default", "name": "p"}
+    for name in ("kept", "old"):
+        await api.ok(
+            "POST", path, {"metadata": {"name": name}, "involvedObject": about, "reason": "x", "type": "Normal"}
+        )
+    expiry = EventExpiry(api.server.cache, 3600)
+    assert await expiry.sweep(0) == 0
+    await api.ok("PATCH", f"{path}/kept", {"count": 2}, kind="application/merge-patch+json")
+    assert await expiry.sweep(3000) == 0
+    assert await expiry.sweep(3700) == 1
+    left = await api.ok("GET", path)
+    assert [item["metadata"]["name"] for item in left["items"]] == ["kept"]
