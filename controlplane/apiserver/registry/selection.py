@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from controlplane.api import status
 from controlplane.api.resources import Resource
-from controlplane.api.selectors import EVERYTHING, FieldSelector, LabelSelector, parse_labels
+from controlplane.api.selectors import EVERYTHING, FieldRequirement, FieldSelector, LabelSelector, parse_labels
 from controlplane.apiserver.http import Request
 from controlplane.apiserver.registry import fields
 from controlplane.store.cache import Cached, WatchCache
@@ -41,8 +41,17 @@ class Selection:
 EVERYTHING_SELECTED = Selection(EVERYTHING, FieldSelector())
 
 
-def selection(request: Request, resource: Resource) -> Selection:
-    """From labelSelector and fieldSelector. Raises StatusError 400."""
+def selection(request: Request, resource: Resource, name: str = "") -> Selection:
+    """From labelSelector and fieldSelector, and from the path if it names an object. Raises StatusError 400."""
+    chosen = _asked(request, resource)
+    if not name or chosen.name == name:
+        return chosen
+    # Authorisation was for this one object: the rest of the collection must never be seen through it.
+    requirements = (FieldRequirement("metadata.name", "=", name), *chosen.fields.requirements)
+    return Selection(chosen.labels, FieldSelector(requirements), name)
+
+
+def _asked(request: Request, resource: Resource) -> Selection:
     if not request.query_string:
         return EVERYTHING_SELECTED
     by_labels, by_fields = request.query.get("labelSelector", ""), request.query.get("fieldSelector", "")

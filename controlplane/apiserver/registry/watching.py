@@ -38,10 +38,11 @@ _DEFAULT_S = 3600
 
 
 async def watch_objects(
-    registry: Registry, fanout: Fanout, request: Request, resource: Resource, namespace: str
+    registry: Registry, fanout: Fanout, request: Request, resource: Resource, namespace: str, name: str = ""
 ) -> Response:
-    """Raises StatusError 400, 422, 504; a revision that is gone is told as an ERROR event, as Kubernetes does."""
-    chosen = selection(request, resource)
+    """`name`: from the path, for a watch of one object. Raises StatusError 400, 422, 504; a revision that is gone is
+    told as an ERROR event, as Kubernetes does."""
+    chosen = selection(request, resource, name)
     view = views.of(request, resource, listing=False)
     prefix = registry.prefix(resource, namespace)
     start = number(request, "resourceVersion")

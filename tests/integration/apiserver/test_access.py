@@ -158,6 +158,9 @@ def test_a_node_reads_only_what_its_pods_refer_to(server: Any, ns: str, agent: A
     for path in (f"{own}/secrets/used", f"{own}/secrets/pulled", f"{own}/configmaps/cm",
                  f"{own}/secrets?fieldSelector=metadata.name=used"):  # fmt: skip
         assert agent("GET", path).status == 200, path
+    with agent.watch(f"{own}/secrets/used?watch=1&timeoutSeconds=1") as watch:
+        assert watch.next()["object"]["metadata"]["name"] == "used"
+        assert watch.next() is None  # and nothing of its neighbours
     for path in (f"{own}/secrets/unused", f"{own}/secrets", f"/api/v1/namespaces/kube-system/secrets/used-{ns}",
                  f"{own}/secrets?fieldSelector=metadata.name!=used",
                  f"{own}/secrets?fieldSelector=metadata.name=unused,metadata.name=used",
