@@ -4,6 +4,7 @@ Idempotent, at every start; writes only what differs. It speaks to the registry 
 its own, system:apiserver.
 """
 
+import asyncio
 import ipaddress
 import logging
 from collections.abc import Callable
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 APISERVER = User("system:apiserver", ("system:masters", "system:authenticated"))
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+_KEEP_S = 10.0
 _AUTOUPDATE = "rbac.authorization.kubernetes.io/autoupdate"
 
 
@@ -28,15 +30,29 @@ class Bootstrap:
         self._table = table
 
     async def run(self, address: str, port: int, service_address: str) -> None:
-        for name in NAMESPACES:
-            await self._ensure(_object("v1", "Namespace", name, labels={"kubernetes.io/metadata.name": name}))
+        await self.namespaces()
         for obj in policy.objects():
             await self._ensure(obj, _merge_policy)
         for name, value in (("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)):
             await self._ensure({**_object("scheduling.k8s.io/v1", "PriorityClass", name), "value": value})
-        await self._own_service(address, port, service_address)
+        await self.own_service(address, port, service_address)
 
-    async def _own_service(self, address: str, port: int, service_address: str) -> None:
+    async def namespaces(self) -> None:
+        """The system's namespaces."""
+        for name in NAMESPACES:
+            await self._ensure(_object("v1", "Namespace", name, labels={"kubernetes.io/metadata.name": name}))
+
+    async def keep(self, address: str, port: int, service_address: str) -> None:
+        """Put the server's own Service and namespaces back when somebody removes them, until cancelled."""
+        while True:
+            await asyncio.sleep(_KEEP_S)
+            try:
+                await self.namespaces()
+                await self.own_service(address, port, service_address)
+            except status.StatusError as error:  # e.g. the namespace is being deleted
+                log.warning("own service not kept error=%r", error)
+
+    async def own_service(self, address: str, port: int, service_address: str) -> None:
         """default/kubernetes: how pods reach the API, with ourselves as its endpoint."""
         labels = {"component": "apiserver", "provider": "kubernetes"}
         ports = [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}]

@@ -28,6 +28,7 @@ class RequestInfo:
     subresource: str = ""
     namespace: str = ""
     name: str = ""
+    field_selector: str = ""  # of a list, watch or deletecollection
     rest: str = ""  # what follows the subresource: the path given to a proxy
 
 
@@ -61,9 +62,12 @@ def parse(request: Request) -> RequestInfo:
             verb = "deletecollection"
     elif verb == "get" and request.query_string and not subresource and request.flag("watch"):
         verb = "watch"
-    info = RequestInfo(True, path, verb, group, version, resource, subresource, namespace, name, "/".join(rest[3:]))
-    # A list of one named object may be allowed by resourceNames, as in Kubernetes.
-    selects = not name and verb in ("list", "watch") and "fieldSelector" in request.query_string
-    if selects and (one := _ONE.search(request.query.get("fieldSelector", ""))):
-        info.name = one.group(1)
+    info = RequestInfo(True, path, verb, group, version, resource, subresource, namespace, name)
+    if len(rest) > 3:
+        info.rest = "/".join(rest[3:])
+    if not name and "fieldSelector" in request.query_string:
+        info.field_selector = request.query.get("fieldSelector", "")
+        # A list of one named object may be allowed by resourceNames, as in Kubernetes.
+        if verb in ("list", "watch") and (one := _ONE.search(info.field_selector)):
+            info.name = one.group(1)
     return info

@@ -106,9 +106,21 @@ class ApiServer:
             self._route,
         )
         service_address = str(ipaddress.ip_network(config.service_cluster_ip_range)[1])
-        bootstrap = Bootstrap(self.registry, self.table)
-        await bootstrap.run(config.advertise_address, config.secure_port, service_address)
+        self.bootstrap = Bootstrap(self.registry, self.table)
+        self._own = config.advertise_address, config.secure_port, service_address
+        await self.bootstrap.run(*self._own)
         self._ready = True
+
+    def chores(self) -> list[asyncio.Task[None]]:
+        """What goes on beside requests; cancel them before `stop`."""
+        history = self.config.history_seconds
+        compactor = Compactor(self.cache.store, retention_s=history, interval_s=max(history / 24, 1.0))
+        expiry = EventExpiry(self.cache, self.config.event_ttl_seconds)
+        return [
+            asyncio.create_task(compactor.run(), name="compaction"),
+            asyncio.create_task(expiry.run(), name="expiry of events"),
+            asyncio.create_task(self.bootstrap.keep(*self._own), name="own service"),
+        ]
 
     async def stop(self) -> None:
         self._ready = False
@@ -164,13 +176,7 @@ async def serve(config: Config, ready: Callable[[], None]) -> None:
     on_reload(reload)
     front = HttpServer(server.handle, max_body_bytes=config.max_request_body_bytes)
     port = await front.start(config.bind_address, config.secure_port, context)
-    history = config.history_seconds
-    compactor = Compactor(server.cache.store, retention_s=history, interval_s=max(history / 24, 1.0))
-    expiry = EventExpiry(server.cache, config.event_ttl_seconds)
-    chores = [
-        asyncio.create_task(compactor.run(), name="compaction"),
-        asyncio.create_task(expiry.run(), name="expiry of events"),
-    ]
+    chores = server.chores()
     log.info("serving address=%s port=%d version=%s", config.bind_address, port, server.definitions.version)
     ready()
     try:

@@ -7,6 +7,7 @@ bound to which node is kept up to date from the watch cache. Source: kubernetes.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from controlplane.api.selectors import parse_fields
 from controlplane.apiserver.http import User
 from controlplane.apiserver.requestinfo import RequestInfo
 from controlplane.store.cache import Cached, CacheWatcher, Overflow, WatchCache
@@ -50,12 +51,24 @@ class NodeAuthorizer:
             return False
         if resource == "serviceaccounts" and info.subresource == "token":
             return info.verb == "create" and self._refers(node, info)
+        if resource == "pods" and not info.subresource and info.verb in _READ:
+            return self._own_pods(node, info)
         if resource in _REFERRED and not info.subresource and info.verb in _READ:
             # A list or watch must name the one object, by a field selector.
             return bool(info.name) and self._refers(node, info)
         if resource == "persistentvolumes" and info.verb == "get":
             return self._uses_volume(node, info.name)
         return False
+
+    def _own_pods(self, node: str, info: RequestInfo) -> bool:
+        """One of its own by name, or all of them by `spec.nodeName`. Of a pod that there is not, it may be told so."""
+        if info.verb == "get":
+            pod = self._cache.get(f"core/pods/{info.namespace}/{info.name}")
+            return pod is None or pod.object["spec"].get("nodeName") == node
+        try:
+            return parse_fields(info.field_selector).exact("spec.nodeName") == node
+        except ValueError:
+            return False
 
     def _refers(self, node: str, info: RequestInfo) -> bool:
         self._catch_up()

@@ -95,7 +95,7 @@ CLUSTER_ROLES: dict[str, list[Object]] = {
         rule([*_READ, "create"], "core", "nodes"),
         rule(["patch", "update"], "core", "nodes nodes/status"),
         rule(["create", "patch", "update"], "core", "events"),
-        rule(_READ, "core", "pods"),
+        # Reading pods is the node authorizer's to allow: only its own.
         rule(["create", "delete"], "core", "pods"),
         rule(["patch", "update"], "core", "pods/status"),
         rule(["create"], "core", "pods/eviction"),

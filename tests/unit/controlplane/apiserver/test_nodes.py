@@ -86,3 +86,14 @@ async def test_tokens_only_for_its_own_pods(api: Any, team: Any) -> None:
     assert await ask(OTHER, bound) == 403
     assert await ask(NODE, {**bound, "uid": "another"}) == 403
     assert await ask(NODE, None) == 403
+
+
+async def test_it_reads_its_own_pods_only(api: Any, team: Any) -> None:
+    assert (await api("GET", f"{NS}/pods/web", user=NODE)).status == 200
+    assert (await api("GET", f"{NS}/pods/other", user=NODE)).status == 403
+    assert (await api("GET", f"{NS}/pods/none", user=NODE)).status == 404
+    assert (await api("GET", "/api/v1/pods", user=NODE)).status == 403
+    mine = await api("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-1", user=NODE)
+    assert [item["metadata"]["name"] for item in mine.body["items"]] == ["web"]
+    for selector in ("spec.nodeName%3Dnode-2", "spec.nodeName!%3Dnode-1", "metadata.name%3Dweb", "%5C"):
+        assert (await api("GET", f"/api/v1/pods?fieldSelector={selector}", user=NODE)).status == 403

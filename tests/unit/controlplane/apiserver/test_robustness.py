@@ -153,3 +153,5 @@ async def test_media_types(api: Any) -> None:
     made = await api("POST", path, b"metadata: {name: y}\ndata: {a: b}\n", kind="application/yaml")
     assert made.status == 201
     assert (await api("PATCH", f"{path}/y", b"{}", kind="application/json")).status == 415
+    dated = await api("POST", path, b"metadata: {name: d, labels: {a: 2020-01-01}}\n", kind="application/yaml")
+    assert dated.body["metadata"]["labels"] == {"a": "2020-01-01"}
