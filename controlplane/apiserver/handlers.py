@@ -73,9 +73,7 @@ class Handlers:
         return await listing.list_objects(self.registry, request, resource, info.namespace)
 
     async def _watch(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
-        return await watching.watch_objects(
-            self.registry, self.fanout, request, resource, info.namespace, info.name
-        )
+        return await watching.watch_objects(self.registry, self.fanout, request, resource, info.namespace, info.name)
 
     async def _create(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
         if resource.kind in reviews.KINDS:

@@ -222,6 +222,8 @@ class HttpServer:
             peer=peer_user(raw.transport), transport_request=raw,
         )  # fmt: skip
         response = await self._handler(request)
+        if raw.method == "HEAD":
+            return await _head(response)
         if response.takeover is not None:
             return await response.takeover(raw)
         if response.stream is not None:
@@ -248,6 +250,13 @@ class HttpServer:
 def _whole(response: Response) -> web.Response:
     headers = {"Content-Type": response.content_type, **(response.headers or {})}
     return web.Response(status=response.status, body=response.body, headers=headers)
+
+
+async def _head(response: Response) -> web.StreamResponse:
+    """What GET would say, without the body; a stream is not begun."""
+    if response.stream is not None:
+        await response.stream.aclose()
+    return _whole(response)
 
 
 async def _in_pieces(raw: web.BaseRequest, response: Response) -> web.StreamResponse:

@@ -30,12 +30,23 @@ async def represent(request: Request, rest: Handler) -> Response:
         elif _prefers_yaml(request):
             import yaml
 
-            content = msgspec.json.decode(response.body)
-            response.body = yaml.safe_dump(content, default_flow_style=False, allow_unicode=True).encode()
+            response.body = yaml.safe_dump(
+                msgspec.json.decode(response.body), default_flow_style=False, allow_unicode=True
+            ).encode()
             response.content_type = _YAML
-    if "gzip" in request.headers.get("Accept-Encoding", ""):
+    if request.method != "HEAD" and _accepts_gzip(request.headers.get("Accept-Encoding", "")):
         return _compressed(response)
     return response
+
+
+def _accepts_gzip(header: str) -> bool:
+    if "gzip" not in header:
+        return False
+    for choice in header.split(","):
+        coding, _, weight = choice.replace(" ", "").partition(";q=")
+        if coding == "gzip":
+            return weight.strip("0.") != "" or not weight
+    return False
 
 
 def _prefers_yaml(request: Request) -> bool:
