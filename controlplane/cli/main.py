@@ -20,8 +20,17 @@ def _lab() -> Lab:
     try:
         name = click.get_current_context().find_root().params.get("lab") or ""
         return Lab.saved(name) or Lab(name=name)
-    except (ValueError, PermissionError) as error:
-        _fail(str(error), "run it as root")
+    except PermissionError as error:
+        _fail(str(error), "run it as root: sudo wherry …")
+    except ValueError as error:
+        _fail(str(error))
+
+
+def _check_names(lab: Lab, names: tuple[str, ...]) -> None:
+    known = [node.name for node in lab.nodes]
+    for name in names:
+        if name not in known:
+            _fail(f"no node {name!r} in this lab", "its nodes: " + ", ".join(known))
 
 
 def _fail(what: str, way_out: str = "") -> NoReturn:
@@ -59,11 +68,7 @@ def up(nodes: tuple[str, ...], size: int | None, subnet: str | None, example: st
         lab = Lab(size=size or saved.size, name=saved.name, subnet=subnet or saved.subnet)
     except ValueError as error:
         _fail(str(error))
-    try:
-        for name in nodes:
-            lab.node(name)
-    except KeyError as error:
-        _fail(f"no node {error} in this lab", "its nodes: " + ", ".join(n.name for n in lab.nodes))
+    _check_names(lab, nodes)
     if found := preflight.problems(lab):
         for problem in found[:-1]:
             click.echo(click.style("✗ ", fg="red") + problem.what + "\n  " + problem.way_out, err=True)
@@ -71,7 +76,12 @@ def up(nodes: tuple[str, ...], size: int | None, subnet: str | None, example: st
     try:
         try:
             status = control.ask(lab, "up", _step, size=lab.size, nodes=list(nodes))
+            if status["api"] != lab.api_url:
+                _fail(f"the cluster runs already, at {status['api']}", "to move it: wherry down, then up --subnet …")
         except control.NotRunning:
+            if Lab.saved(lab.name) and lab.subnet != saved.subnet:
+                _fail(f"the stored cluster's addresses and certificates are of {saved.subnet}",
+                      "wherry down --purge deletes it; then up --subnet … makes a new one")
             status = _launch(lab)
     except control.CommandFailed as error:
         _fail(str(error), "wherry down cleans up; wherry up starts again from the stored state")
@@ -112,11 +122,12 @@ def down(nodes: tuple[str, ...], purge: bool) -> None:
     lab = _lab()
     if problem := preflight.root(lab):
         _fail(problem.what, problem.way_out)
+    _check_names(lab, nodes)
     try:
         if nodes:
             control.ask(lab, "stop", _step, nodes=list(nodes))
         else:
-            control.ask(lab, "down", _step, purge=purge)
+            control.stop(lab, _step, purge)
     except control.NotRunning:
         if nodes:
             _fail("the cluster does not run", "wherry up")
@@ -135,6 +146,8 @@ def status(output: str) -> None:
     lab = _lab()
     try:
         answer = control.ask(lab, "status")
+    except control.NotAllowed:
+        _fail("not root", "the lab answers root only: sudo wherry status")
     except control.NotRunning:
         if output == "json":
             click.echo(

@@ -5,6 +5,8 @@ The node's first process joins it and then makes a cgroup namespace, so that ins
 """
 
 import os
+import select
+import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +92,25 @@ def settle(found: list[Hierarchy], leaf: str) -> None:
         (place / ("cgroup.procs" if hierarchy.kind == "cgroup2" else "tasks")).write_text("0")
         if hierarchy.kind == "cgroup2":
             delegate(hierarchy.path)
+
+
+def kill(name: str, patience_s: float = 5.0) -> None:
+    """Kill whatever is still in cgroup `name` or below it, and wait until it is gone (at most `patience_s` each)."""
+    for hierarchy in hierarchies():
+        for directory, _, _ in os.walk(hierarchy.path / name):
+            with suppress(OSError):
+                for pid in map(int, (Path(directory) / "cgroup.procs").read_text().split()):
+                    _kill(pid, patience_s)
+
+
+def _kill(pid: int, patience_s: float) -> None:
+    with suppress(ProcessLookupError):
+        process = os.pidfd_open(pid)
+        try:
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+            select.select([process], [], [], patience_s)
+        finally:
+            os.close(process)
 
 
 def remove(name: str) -> list[Path]:

@@ -1,7 +1,10 @@
 """The other end of the supervisor's socket: send a command, follow its steps, return its answer."""
 
 import json
+import os
+import select
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -16,15 +19,34 @@ class NotRunning(Exception):
     """No supervisor answers on this machine."""
 
 
+class NotAllowed(Exception):
+    """Only root may talk to the supervisor."""
+
+
 def connect(lab: Lab) -> socket.socket:
-    """Raises NotRunning."""
+    """Raises NotRunning, NotAllowed."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.connect(str(lab.control_socket))
-    except OSError:
+    except OSError as error:
         connection.close()
-        raise NotRunning from None
+        raise (NotAllowed if isinstance(error, PermissionError) else NotRunning) from None
     return connection
+
+
+def stop(lab: Lab, on_step: Callable[[dict[str, Any]], None], purge: bool, patience_s: float = 10.0) -> None:
+    """`down`, and then wait until the supervisor's process is gone as well. Raises NotRunning, NotAllowed,
+    CommandFailed."""
+    connection = connect(lab)
+    peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    process = os.pidfd_open(struct.unpack("3i", peer)[0])
+    try:
+        connection.sendall(json.dumps({"do": "down", "purge": purge}).encode() + b"\n")
+        follow(connection, on_step)
+        if not select.select([process], [], [], patience_s)[0]:
+            raise CommandFailed("the lab's supervisor does not end: see lab.log in its data directory")
+    finally:
+        os.close(process)
 
 
 def follow(connection: socket.socket, on_step: Callable[[dict[str, Any]], None]) -> dict[str, Any]:

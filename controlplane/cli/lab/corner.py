@@ -21,6 +21,8 @@ from nodeagent.linux.syscalls import call
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
 CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
 _CORNER = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
+# Directories of the machine that corners mount their own over: made where missing, removed with the last lab if empty.
+MADE = tuple(map(Path, ("/etc/wherry", "/run/wherry", "/var/log/wherry", "/var/log/pods", "/var/lib/wherry")))
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 1 << 18
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 SIGKILL = 9

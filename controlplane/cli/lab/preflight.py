@@ -61,7 +61,12 @@ def cgroups(_: Lab) -> Problem | None:
 
 def subnet(lab: Lab) -> Problem | None:
     """Another interface already has addresses or routes in the lab's subnet."""
+    if not shutil.which("ip"):
+        return None  # `tools` says so
     ours = ipaddress.ip_network(lab.subnet)
+    for what, inside in (("the pods'", lab.cluster_cidr), ("the Services'", lab.service_cidr)):
+        if ours.overlaps(ipaddress.ip_network(inside)):
+            return Problem(f"{lab.subnet} overlaps {what} network {inside}", "choose another with --subnet")
     listing = subprocess.run(["ip", "-4", "route", "show", "table", "main"], capture_output=True, text=True).stdout
     for line in listing.splitlines():
         words = line.split()

@@ -152,7 +152,11 @@ def _check(node: dict[str, Any], waiting: set[str], since: float) -> None:
                 waiting.discard(node["metadata"]["name"])
 
 
-async def forget(client: Client, name: str) -> None:
-    """Delete a node that the lab no longer has."""
-    with contextlib.suppress(StatusError, Unreachable):
-        await client.delete(resources.NODES, name)
+async def forget_beyond(client: Client, size: int) -> None:
+    """Delete the nodes that a larger lab had: `node-N` with N above `size`."""
+    for node in (await client.list(resources.NODES))["items"]:
+        name = node["metadata"]["name"]
+        number = name.removeprefix("node-")
+        if number.isdecimal() and int(number) > size:
+            with contextlib.suppress(StatusError):  # gone already
+                await client.delete(resources.NODES, name)

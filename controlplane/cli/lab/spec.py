@@ -51,6 +51,8 @@ class Lab:
         if not self.subnet:
             third = zlib.crc32(self.name.encode()) % 255 + 1 if self.name else 0
             object.__setattr__(self, "subnet", f"10.77.{third % 256}.0/24")
+        if ipaddress.ip_network(self.subnet).version != 4:
+            raise ValueError(f"the nodes' network is IPv4, not {self.subnet}")
         if ipaddress.ip_network(self.subnet).num_addresses < self.size + 13:
             raise ValueError(f"subnet {self.subnet} is too small for {self.size} nodes")
 

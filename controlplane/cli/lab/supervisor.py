@@ -80,6 +80,8 @@ class Supervisor:
         step("corners")
         async with _deadline(_NODES_READY_S, f"not every node is Ready: see {self.lab.root}/*/log/nodeagent.log"):
             await self._nodes_ready({node.name for node in started}, since)
+        if size is not None:
+            await self._forget_beyond(size)  # a larger lab may have been stored
         step("nodes Ready")
         return self.status()
 
@@ -204,17 +206,19 @@ class Supervisor:
             await self._buried.wait()
 
     async def _resize(self, size: int) -> None:
-        """Grow, or switch the last nodes off and forget them in the API."""
+        """Grow, or switch the last nodes off."""
         gone = [node for node in self.lab.nodes if int(node.name.removeprefix("node-")) > size]
-        if gone:
-            async with contextlib.AsyncExitStack() as stack:
-                client = from_kubeconfig(str(self.lab.kubeconfig), user_agent="wherry-lab")
-                stack.push_async_callback(client.close)
-                for node in gone:
-                    self._wanted.discard(node.name)
-                    await self._kill(node.name)
-                    await services.forget(client, node.name)
+        for node in gone:
+            self._wanted.discard(node.name)
+            await self._kill(node.name)
         self.lab = replace(self.lab, size=size)
+
+    async def _forget_beyond(self, size: int) -> None:
+        client = from_kubeconfig(str(self.lab.kubeconfig), user_agent="wherry-lab")
+        try:
+            await services.forget_beyond(client, size)
+        finally:
+            await client.close()
 
     async def _nodes_ready(self, names: set[str], since: float) -> None:
         client = from_kubeconfig(str(self.lab.kubeconfig), user_agent="wherry-lab")
@@ -238,7 +242,6 @@ class Supervisor:
                 async with self._lock:
                     await _answer(first, say)
             await self._finished.wait()
-        self.lab.control_socket.unlink(missing_ok=True)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         def say(message: dict[str, Any]) -> None:
@@ -295,17 +298,25 @@ def _signal(pid: int, number: int) -> None:
 
 
 def clean(lab: Lab, *, purge: bool) -> None:
-    """Remove what a lab leaves on the machine: interfaces, rules, cgroups, sockets; with `purge` its data too."""
+    """Remove what a lab leaves on the machine: processes, interfaces, rules, cgroups, sockets; with `purge` its data.
+    Only for a lab whose supervisor is dead or is the caller: the corners' processes are killed if any are left."""
+    cgroups.kill(lab.cgroup)
     network.clean(lab)
     left = cgroups.remove(lab.cgroup)
     if left:
         log.warning("cgroups still in use first=%s count=%d", left[0], len(left))
-    for report in lab.run.glob("*.json"):
-        report.unlink(missing_ok=True)
     if purge and lab.root.exists():
         for path in lab.root.iterdir():
             if path != lab.images:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with contextlib.suppress(OSError):
+            lab.root.rmdir()  # the nameless lab's holds the images of all labs
+    shutil.rmtree(lab.run, ignore_errors=True)
+    if not list(lab.run.parent.glob("wherry-lab*")):
+        # Removing a directory unmounts what is mounted on it in other namespaces: not while another lab runs.
+        for directory in corner.MADE:
+            with contextlib.suppress(OSError):
+                directory.rmdir()
 
 
 def launch(lab: Lab, size: int | None) -> socket.socket:
