@@ -24,15 +24,13 @@ async def represent(request: Request, rest: Handler) -> Response:
         return response
     if response.content_type == JSON:
         if "pretty" in request.query_string and request.flag("pretty"):
-            response.body = (
-                json.dumps(msgspec.json.decode(response.body), indent=2, ensure_ascii=False).encode() + b"\n"
-            )
+            content = msgspec.json.decode(response.body)
+            response.body = json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
         elif _prefers_yaml(request):
             import yaml
 
-            response.body = yaml.safe_dump(
-                msgspec.json.decode(response.body), default_flow_style=False, allow_unicode=True
-            ).encode()
+            content = msgspec.json.decode(response.body)
+            response.body = yaml.safe_dump(content, default_flow_style=False, allow_unicode=True).encode()
             response.content_type = _YAML
     if request.method != "HEAD" and _accepts_gzip(request.headers.get("Accept-Encoding", "")):
         return _compressed(response)

@@ -253,3 +253,11 @@ def test_other_generators(kubectl: Kubectl, ns: str) -> None:
     kubectl("autoscale", "deployment", "d", "--max=3", "-n", ns)
     everything = kubectl("get", "all", "-o", "name", "-n", ns).split()
     assert {"service/n", "job.batch/j", "cronjob.batch/cj", "horizontalpodautoscaler.autoscaling/d"} <= set(everything)
+
+
+def test_impersonation(kubectl: Kubectl, ns: str) -> None:
+    robot = ("--as", f"system:serviceaccount:{ns}:default", "-n", ns)
+    assert kubectl("auth", "can-i", "get", "cm", *robot, ok=False).strip() == "no"
+    assert "Forbidden" in kubectl("get", "cm", *robot, ok=False)
+    assert f"system:serviceaccount:{ns}:default" in kubectl("auth", "whoami", *robot[:2])
+    assert kubectl("get", "cm", "--as", "jane", "--as-group", "system:masters", "-n", ns).startswith("No resources")
