@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from controlplane.apiserver.admission import (
     certificate_request,
+    limit_ranger,
     namespace_lifecycle,
     node_restriction,
     priority,
@@ -22,6 +23,7 @@ def plugins(cache: WatchCache, authorizer: Authorizer) -> Sequence[Plugin]:
     """In Kubernetes' order."""
     return (
         namespace_lifecycle.NamespaceLifecycle(cache).admit,
+        limit_ranger.LimitRanger(cache).admit,
         node_restriction.NodeRestriction(cache).admit,
         service_account.ServiceAccount(cache).admit,
         toleration_seconds.admit,

@@ -23,9 +23,9 @@ class RbacEscalation:
         else:
             if a.old is not None and a.new.get("subjects") == a.old.get("subjects"):
                 return
-            reference = a.new["roleRef"]
-            verb, name = "bind", reference["name"]
-            plural = "clusterroles" if reference["kind"] == "ClusterRole" else "roles"
+            reference = a.new.get("roleRef") or {}
+            verb, name = "bind", reference.get("name", "")
+            plural = "clusterroles" if reference.get("kind") == "ClusterRole" else "roles"
             rules = self._authorizer.rbac.rules_of(reference, a.namespace)
         asked = RequestInfo(True, "", verb, _GROUP, "v1", plural, namespace=a.namespace, name=name)
         if self._authorizer.allows(a.user, asked):

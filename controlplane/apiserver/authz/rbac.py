@@ -75,8 +75,8 @@ class Rbac:
 
     def rules_of(self, reference: Mapping[str, str], namespace: str) -> Sequence[Rule]:
         """The rules that a roleRef means; none if the role does not exist."""
-        kind = "clusterroles/" if reference["kind"] == "ClusterRole" else f"roles/{namespace}/"
-        cached = self._cache.get(f"{_GROUP}/{kind}{reference['name']}")
+        kind = "clusterroles/" if reference.get("kind") == "ClusterRole" else f"roles/{namespace}/"
+        cached = self._cache.get(f"{_GROUP}/{kind}{reference.get('name')}")
         return (cached.object.get("rules") or ()) if cached else ()
 
     def _objects(self, plural: str) -> Iterable[Mapping[str, Any]]:
@@ -117,7 +117,7 @@ def path_matches(rule: Rule, info: RequestInfo) -> bool:
 
 def _is_subject(binding: Mapping[str, Any], user: User, namespace: str) -> bool:
     for subject in binding.get("subjects") or ():
-        kind, name = subject["kind"], subject["name"]
+        kind, name = subject.get("kind"), subject.get("name")
         if kind == "User" and name == user.name:
             return True
         if kind == "Group" and name in user.groups:

@@ -4,6 +4,10 @@ from typing import Any
 
 import pytest
 
+from controlplane.apiserver.http import User
+
+ADMIN = User("kubernetes-admin", ("system:masters", "system:authenticated"))
+
 BODIES = [
     b"", b"{", b"null", b"[]", b'"x"', b"1", b"{}", b"\xff\xfe", b'{"a":' * 3000, b"[" * 100_000,
     b'{"metadata":null}', b'{"metadata":[]}', b'{"metadata":"x"}', b'{"metadata":{"name":1}}',
@@ -51,13 +55,38 @@ def _paths(api: Any) -> list[str]:
     return paths
 
 
-async def test_creating_anything(api: Any) -> None:
+# With every right, but not past the checks of who may grant what.
+OWNER = User("owner", ("owners", "system:authenticated"))
+NODE = User("system:node:a", ("system:nodes", "owners", "system:authenticated"))
+
+
+async def _owners(api: Any) -> None:
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
+    subjects = [{"kind": "Group", "name": "owners", "apiGroup": "rbac.authorization.k8s.io"}]
+    body = {"metadata": {"name": "owners"}, "roleRef": reference, "subjects": subjects}
+    await api.ok("POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", body)
+
+
+@pytest.mark.parametrize("user", [ADMIN, OWNER, NODE], ids=lambda user: user.name)
+async def test_creating_anything(api: Any, user: User) -> None:
+    await _owners(api)
+    limits = [
+        {"type": "Container", "default": {"cpu": "1"}},
+        {"type": "PersistentVolumeClaim", "max": {"storage": "1"}},
+        {"type": "Pod", "max": {"cpu": "2"}},
+    ]
+    await api.ok(
+        "POST", "/api/v1/namespaces/default/limitranges", {"metadata": {"name": "l"}, "spec": {"limits": limits}}
+    )
+    await api.ok("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
     for path in _paths(api):
         for body in BODIES:
-            _status(await api("POST", path, body))
+            _status(await api("POST", path, body, user=user))
 
 
-async def test_replacing_and_patching_anything(api: Any) -> None:
+@pytest.mark.parametrize("user", [ADMIN, OWNER, NODE], ids=lambda user: user.name)
+async def test_replacing_and_patching_anything(api: Any, user: User) -> None:
+    await _owners(api)
     await api.ok("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
     objects = {
         "/api/v1/namespaces/default/configmaps": {},
@@ -87,20 +116,20 @@ async def test_replacing_and_patching_anything(api: Any) -> None:
         ):
             await api.ok("POST", path, fresh)
             for body in BODIES:
-                _status(await api("PUT", f"{path}/a{sub}", body))
+                _status(await api("PUT", f"{path}/a{sub}", body, user=user))
             for kind in KINDS:
                 for body in PATCHES:
-                    _status(await api("PATCH", f"{path}/a{sub}", body, kind=kind))
+                    _status(await api("PATCH", f"{path}/a{sub}", body, kind=kind, user=user))
             assert (await api("GET", f"{path}/a")).status == 200, "still there, or this was no test"
             await _remove(api, f"{path}/a")
         for sub in ("binding", "eviction", "token", "nope"):
             await api.ok("POST", path, fresh)
             for body in BODIES:
-                _status(await api("POST", f"{path}/a/{sub}", body))
+                _status(await api("POST", f"{path}/a/{sub}", body, user=user))
             await _remove(api, f"{path}/a")
         await api.ok("POST", path, fresh)
         for body in BODIES:
-            _status(await api("DELETE", f"{path}/a?dryRun=All", body))
+            _status(await api("DELETE", f"{path}/a?dryRun=All", body, user=user))
         assert (await api("GET", f"{path}/a")).status == 200, "still there, or this was no test"
 
 
