@@ -31,6 +31,22 @@ def _call(each: Filter, rest: Handler, request: Request) -> Awaitable[Response]:
     return each(request, rest)
 
 
+class ToTheEnd:
+    """A write that has begun is finished, also when its client goes away meanwhile (which cancels the handler): half
+    of it may be durable already, and what belongs to it (a Service's address) must follow."""
+
+    def __init__(self) -> None:
+        self._writes: set[asyncio.Task[Response]] = set()
+
+    async def filter(self, request: Request, rest: Handler) -> Response:
+        if request.method in ("GET", "HEAD"):
+            return await rest(request)
+        write = asyncio.ensure_future(rest(request))
+        self._writes.add(write)  # the loop itself only holds tasks weakly
+        write.add_done_callback(self._writes.discard)
+        return await asyncio.shield(write)
+
+
 async def with_errors(request: Request, rest: Handler) -> Response:
     """Whatever goes wrong becomes a Status; whatever a handler wants to warn of becomes a Warning header."""
     try:

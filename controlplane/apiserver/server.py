@@ -95,6 +95,7 @@ class ApiServer:
         self.handle = pipeline.chain(
             [
                 represent,
+                pipeline.ToTheEnd().filter,
                 self.observer.filter,
                 pipeline.with_errors,
                 pipeline.with_request_info,

@@ -1,5 +1,6 @@
 """Addresses and node ports: unique, and given back whatever becomes of the write that took them."""
 
+import asyncio
 from typing import Any
 
 PATH = "/api/v1/namespaces/default/services"
@@ -86,9 +87,23 @@ async def test_headless_and_foreign_addresses(api: Any) -> None:
         assert answer.body["details"]["causes"]
 
 
-async def test_concurrent_creates_get_different_numbers(api: Any) -> None:
-    import asyncio
+async def test_a_client_that_leaves_does_not_free_what_its_service_has(api: Any) -> None:
+    """Cancelled at every point of the way: a Service is there with its numbers, or neither is."""
+    for turns in range(12):
+        write = asyncio.ensure_future(api.ok("POST", PATH, service(f"s{turns}", type="NodePort")))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        write.cancel()
+        await asyncio.gather(write, return_exceptions=True)
+    for _ in range(100):  # what was begun ends
+        await asyncio.sleep(0)
+    items = (await api.ok("GET", "/api/v1/services"))["items"]
+    stored = {item["spec"]["clusterIP"] for item in items}
+    ports = {port["nodePort"] for item in items for port in item["spec"]["ports"] if "nodePort" in port}
+    assert used(api) == (len(stored), len(ports))
 
+
+async def test_concurrent_creates_get_different_numbers(api: Any) -> None:
     made = await asyncio.gather(*(api.ok("POST", PATH, service(f"s{i}", type="NodePort")) for i in range(50)))
     assert len({m["spec"]["clusterIP"] for m in made}) == 50
     assert len({m["spec"]["ports"][0]["nodePort"] for m in made}) == 50
