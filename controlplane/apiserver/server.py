@@ -186,5 +186,6 @@ async def serve(config: Config, ready: Callable[[], None]) -> None:
         for chore in chores:
             chore.cancel()
         await asyncio.gather(*chores, return_exceptions=True)
+        server.handlers.fanout.close()
         await front.stop()
         await server.stop()

@@ -88,6 +88,10 @@ class Group:
             self._watcher.close()
             self._task.cancel()
 
+    def close(self) -> None:
+        """End every member."""
+        self._watcher.close()  # the task hears of it, and ends them
+
     async def _run(self) -> None:
         try:
             while True:
@@ -138,6 +142,11 @@ class Fanout:
     def members(self) -> int:
         """How many watches there are."""
         return sum(len(group) for group in self._groups.values())
+
+    def close(self) -> None:
+        """End all watches, as if their time were over."""
+        for group in tuple(self._groups.values()):
+            group.close()
 
     def group(self, key: Hashable, prefix: str, make_encoder: Callable[[], Encoder]) -> Group:
         """The group with this key, made if there is none. `key` says everything that makes watches differ."""

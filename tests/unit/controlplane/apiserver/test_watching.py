@@ -233,3 +233,11 @@ def test_a_chunk_is_framed_once() -> None:
     chunk = Chunk(b"x" * 300)
     assert chunk.framed == b"12c\r\n" + b"x" * 300 + b"\r\n"
     assert chunk.framed is chunk.framed
+
+
+async def test_a_server_that_stops_ends_its_watches(api: Any) -> None:
+    async with watch(api, "resourceVersion=0") as events:
+        await make(api, "a")
+        assert await events.names(1) == [("ADDED", "a")]
+        api.server.handlers.fanout.close()
+        assert await events.next() is None
