@@ -1,7 +1,8 @@
 """What the server itself keeps true: system namespaces, RBAC policy, priority classes, its own Service.
 
 Idempotent, at every start; writes only what differs. It speaks to the registry as an API client would, under a name of
-its own, system:apiserver.
+its own, system:apiserver. Objects that do not need each other are written at once: the store commits such writes in
+groups, so that the hundred-odd of a first start cost a few commits and not one each.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ Object = dict[str, Any]
 APISERVER = User("system:apiserver", ("system:masters", "system:authenticated"))
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 _KEEP_S = 10.0
+_PRIORITIES = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
 _AUTOUPDATE = "rbac.authorization.kubernetes.io/autoupdate"
 
 
@@ -31,16 +33,21 @@ class Bootstrap:
 
     async def run(self, address: str, port: int, service_address: str) -> None:
         await self.namespaces()
-        for obj in policy.objects():
-            await self._ensure(obj, _merge_policy)
-        for name, value in (("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)):
-            await self._ensure({**_object("scheduling.k8s.io/v1", "PriorityClass", name), "value": value})
+        await asyncio.gather(
+            *(self._ensure(obj, _merge_policy) for obj in policy.objects()),
+            *(
+                self._ensure({**_object("scheduling.k8s.io/v1", "PriorityClass", name), "value": value})
+                for name, value in _PRIORITIES.items()
+            ),
+        )
         await self.own_service(address, port, service_address)
 
     async def namespaces(self) -> None:
         """The system's namespaces."""
-        for name in NAMESPACES:
-            await self._ensure(_object("v1", "Namespace", name, labels={"kubernetes.io/metadata.name": name}))
+        await asyncio.gather(*(
+            self._ensure(_object("v1", "Namespace", name, labels={"kubernetes.io/metadata.name": name}))
+            for name in NAMESPACES
+        ))  # fmt: skip
 
     async def keep(self, address: str, port: int, service_address: str) -> None:
         """Put the server's own Service and namespaces back when somebody removes them, until cancelled."""
@@ -81,23 +88,23 @@ class Bootstrap:
         assert resource is not None
         meta = wanted["metadata"]
         namespace, name = meta.get("namespace", ""), meta["name"]
-        try:
-            await self._create(resource, wanted, namespace)
-        except status.StatusError as error:
-            if error.reason != "AlreadyExists":
-                raise
-            if merge is None:
+        present = self._registry.cache.get(self._registry.key(resource, namespace, name))
+        if present is None:
+            try:
+                await self._create(resource, wanted, namespace)
                 return
+            except status.StatusError as error:  # another server on the same store was first
+                if error.reason != "AlreadyExists":
+                    raise
+        if merge is None or (present is not None and merge(present.object, wanted) == present.object):
+            return
 
-            async def change(current: Object) -> Object:
-                return merge(current, wanted)
+        async def change(current: Object) -> Object:
+            return merge(current, wanted)
 
-            await self._registry.update(resource, namespace, name, APISERVER, change)
+        await self._registry.update(resource, namespace, name, APISERVER, change)
 
     async def _create(self, resource: Resource, wanted: Object, namespace: str) -> None:
-        key = self._registry.key(resource, namespace, wanted["metadata"]["name"])
-        if self._registry.cache.get(key) is not None:
-            raise status.already_exists(resource.group_resource, wanted["metadata"]["name"])
         fresh = {**wanted, "metadata": dict(wanted["metadata"])}
         if isinstance(fresh.get("spec"), dict):
             fresh["spec"] = dict(fresh["spec"])
