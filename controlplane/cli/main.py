@@ -80,8 +80,10 @@ def up(nodes: tuple[str, ...], size: int | None, subnet: str | None, example: st
                 _fail(f"the cluster runs already, at {status['api']}", "to move it: wherry down, then up --subnet …")
         except control.NotRunning:
             if Lab.saved(lab.name) and lab.subnet != saved.subnet:
-                _fail(f"the stored cluster's addresses and certificates are of {saved.subnet}",
-                      "wherry down --purge deletes it; then up --subnet … makes a new one")
+                _fail(
+                    f"the stored cluster's addresses and certificates are of {saved.subnet}",
+                    "wherry down --purge deletes it; then up --subnet … makes a new one",
+                )
             status = _launch(lab)
     except control.CommandFailed as error:
         _fail(str(error), "wherry down cleans up; wherry up starts again from the stored state")

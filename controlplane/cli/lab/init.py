@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +41,18 @@ class _Unit:
     restarts: int = 0
     delay_s: float = 0.0
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def dead_children() -> Iterator[tuple[int, int]]:
+    """(pid, wait status) of every child that has ended and was not waited for yet."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        yield pid, status
 
 
 class Init:
@@ -95,13 +107,7 @@ class Init:
 
     def _bury(self) -> None:
         """Take the exit status of every dead child: services to restart, and orphans that nobody else waits for."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        for pid, status in dead_children():
             for unit in self._units.values():
                 if unit.pid == pid:
                     self._died(unit, os.waitstatus_to_exitcode(status))

@@ -60,9 +60,14 @@ def plug(lab: Lab, node: Node, pid: int) -> None:
     if Path(f"/sys/class/net/{port}").exists():  # its namespace is still dying: the name must be free
         batch(f"link delete {port}")
     batch(
-        f"link add {port} mtu 1500 type veth peer name eth0 netns {pid}",
+        f"link add {port} mtu 1500 type veth peer name eth0 address {_mac(node)} netns {pid}",
         f"link set {port} master {lab.bridge} up",
     )
+
+
+def _mac(node: Node) -> str:
+    """A node keeps its hardware address when it is started again, as a machine does: neighbours remember it."""
+    return "0a:77:" + ":".join(f"{int(part):02x}" for part in node.address.split("."))
 
 
 def inside(lab: Lab, node: Node) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from controlplane import clock
 from controlplane.cli.lab import cgroups, corner, network, processes, services
-from controlplane.cli.lab.init import Init
+from controlplane.cli.lab.init import Init, dead_children
 from controlplane.cli.lab.spec import Lab, Node
 from controlplane.client.rest import from_kubeconfig
 from controlplane.daemon import setup_logging
@@ -172,13 +172,7 @@ class Supervisor:
 
     def bury(self) -> None:
         """SIGCHLD: take exit statuses; a wanted corner that died comes back after a second."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        for pid, status in dead_children():
             for name, init in list(self._corners.items()):
                 if init == pid:
                     del self._corners[name]
