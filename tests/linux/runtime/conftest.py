@@ -97,8 +97,8 @@ class Node:
         return container_id
 
     async def shell(self, script: str, **config: Any) -> str:
-        """What a shell script in a container of its own prints, on both streams."""
-        container_id = await self.start("/bin/sh", "-c", script, **config)
+        """What a shell script in a container of its own prints. On one stream: between two there is no order."""
+        container_id = await self.start("/bin/sh", "-c", "exec 2>&1\n" + script, **config)
         await self.ended(container_id)
         return await self.log(container_id)
 
