@@ -104,7 +104,8 @@ def difference(before: Mapping[PortName, PortRules], after: Mapping[PortName, Po
     declared: list[str] = []
     rules: list[str] = []
     deleted: list[str] = []
-    entries: dict[str, list[str]] = {table: [] for table in TABLES}
+    inserted: dict[str, list[str]] = {table: [] for table in TABLES}
+    removed: dict[str, list[str]] = {table: [] for table in TABLES}
     nothing = PortRules()
     for name in {**before, **after}:
         old, new = before.get(name, nothing), after.get(name, nothing)
@@ -116,18 +117,24 @@ def difference(before: Mapping[PortName, PortRules], after: Mapping[PortName, Po
             if chain not in new.chains:
                 declared.append(f":{chain} - [0:0]")
                 deleted.append(f"-X {chain}")
-        # Deleting first: a Service made anew may have the address of an old one.
         entries_before, entries_after = set(old.entries), set(new.entries)
         for table, chain, line in old.entries:
             if (table, chain, line) not in entries_after:
-                entries[table].insert(0, f"-D {chain} {line}")
+                removed[table].append(f"-D {chain} {line}")
         for table, chain, line in new.entries:
             if (table, chain, line) not in entries_before:
-                entries[table].append(f"-I {chain} {line}")
-    text: list[str] = []
-    for table in TABLES:
-        nat = table == "nat"
-        lines_ = [*(declared if nat else ()), *(rules if nat else ()), *entries[table], *(deleted if nat else ())]
-        if lines_:
-            text += [f"*{table}", *lines_, "COMMIT"]
+                inserted[table].append(f"-I {chain} {line}")
+    # Tables are committed one after another, and a packet between two of them must not escape to the default route:
+    # refusals come before the way to the endpoints goes, and go after it has come.
+    text = [
+        *_transaction("mangle", [*removed["mangle"], *inserted["mangle"]]),
+        *_transaction("filter", inserted["filter"]),
+        # Deleting first: a Service made anew may have the address of an old one.
+        *_transaction("nat", [*declared, *rules, *removed["nat"], *inserted["nat"], *deleted]),
+        *_transaction("filter", removed["filter"]),
+    ]
     return "\n".join(text) + "\n" if text else ""
+
+
+def _transaction(table: str, lines: Sequence[str]) -> list[str]:
+    return [f"*{table}", *lines, "COMMIT"] if lines else []

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import setproctitle
+
 from controlplane import clock
 
 _STEADY_S, _LONGEST_DELAY_S, _STOP_S = 10.0, 5.0, 5.0
@@ -185,7 +187,4 @@ def _service(service: Service, log: Path, tell: int) -> None:
 
 def _rename(name: str) -> None:
     """Show the service's name in ps and top."""
-    with contextlib.suppress(ImportError):
-        import setproctitle
-
-        setproctitle.setproctitle(f"wherry-{name}")
+    setproctitle.setproctitle(f"wherry-{name}")

@@ -50,7 +50,7 @@ class Lab:
             raise ValueError(f"a lab's name has up to 8 lower-case letters and digits, not {self.name!r}")
         if not self.subnet:
             third = zlib.crc32(self.name.encode()) % 255 + 1 if self.name else 0
-            object.__setattr__(self, "subnet", f"10.77.{third % 256}.0/24")
+            object.__setattr__(self, "subnet", f"10.77.{third}.0/24")
         if ipaddress.ip_network(self.subnet).version != 4:
             raise ValueError(f"the nodes' network is IPv4, not {self.subnet}")
         if ipaddress.ip_network(self.subnet).num_addresses < self.size + 13:

@@ -20,6 +20,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import setproctitle
+
 from controlplane import clock
 from controlplane.cli.lab import cgroups, corner, network, processes, services
 from controlplane.cli.lab.init import Init, dead_children
@@ -340,10 +342,7 @@ def _background(lab: Lab, size: int | None, talk: socket.socket) -> None:
     setup_logging()
     corner.become_subreaper()
     services.preload()
-    with contextlib.suppress(ImportError):
-        import setproctitle
-
-        setproctitle.setproctitle("wherry-lab")
+    setproctitle.setproctitle("wherry-lab")
     gc.collect()
     gc.freeze()  # what is imported now is shared by every fork: the collector must not write to it
 

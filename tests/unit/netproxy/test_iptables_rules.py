@@ -190,6 +190,22 @@ def test_a_difference_leads_where_a_full_write_leads(tracer, first, second):
         assert transaction.difference(before, after) == ""
 
 
+@pytest.mark.parametrize(("first", "second"), [([], [A]), ([A], []), ([A], [B])])
+def test_no_packet_escapes_between_two_tables(tracer, packet, first, second):
+    """iptables-restore commits table by table. A connection that starts between two of them is served or refused; one
+    that escaped to the default route would wait a second for its second try."""
+    settings, service = Settings(CIDR), port(node_port=30080)
+    before, after = ruleset((service, first)), ruleset((service, second))
+    made = tracer(transaction.full(before.values(), settings, ()), rules.jumps())
+    ends = {f"{e}" for e in [*first, *second]}
+    tables = [part + "COMMIT\n" for part in transaction.difference(before, after).split("COMMIT\n") if part]
+    for part in tables:
+        made.feed(part)
+        for way in (packet(POD, "10.96.0.20", 80), packet(OUTSIDE, NODE, 30080, came_from="outside")):
+            fate = made.send(way)
+            assert fate.end == "refused" or fate.to in ends
+
+
 def test_a_full_write_deletes_what_an_earlier_life_left(tracer):
     made = tracer(transaction.full(ruleset((port(), [A])).values(), Settings(CIDR), ()), ())
     found = [chain for table, chain in made.chains if table == "nat"]
