@@ -26,7 +26,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def accelerator() -> list[str]:
-    """KVM where the processor lends it (/dev/kvm alone is no proof), else software emulation with a bounded code cache."""
+    """KVM where the processor lends it (/dev/kvm alone is no proof), else software emulation, its cache bounded."""
     lent = {"vmx", "svm"} & set(Path("/proc/cpuinfo").read_text().split()) and os.access("/dev/kvm", os.W_OK)
     return ["-accel", "kvm", "-cpu", "host"] if lent else ["-accel", "tcg,tb-size=256", "-cpu", "qemu64"]
 
@@ -62,9 +62,9 @@ class Machine:
         )  # fmt: skip
 
     def ssh(self, *command: str) -> list[str]:
-        options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=10",
-                   "ControlMaster=auto", f"ControlPath={self.folder}/{self.name}.ssh", "ControlPersist=yes"]  # fmt: skip
-        flags = [part for option in options for part in ("-o", option)]
+        control = ["ControlMaster=auto", f"ControlPath={self.folder}/{self.name}.ssh", "ControlPersist=yes"]
+        options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=10"]
+        flags = [part for option in options + control for part in ("-o", option)]
         return ["ssh", "-i", str(self.folder / "key"), "-p", str(self.port), *flags, "vagrant@127.0.0.1", *command]
 
     def run(self, command: str, timeout: float = 60.0, stdin: str | None = None, check: bool = True) -> str:

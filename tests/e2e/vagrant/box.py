@@ -74,7 +74,7 @@ def run(*command: str, stdin: str | None = None, env: dict[str, str] | None = No
 
 
 def sources() -> str:
-    """This machine's apt sources for RELEASE as one-line entries (a machine of another release: Debian's own mirror)."""
+    """This machine's apt sources for RELEASE as one-line entries (on another release: Debian's own mirror)."""
     shape = "$(CREATED_BY)|$(REPO_URI)|$(SUITE)|$(COMPONENT)|$(RELEASE)"
     lines = {
         f"deb {uri} {release} {component}"
@@ -128,7 +128,8 @@ def build(work: Path) -> None:
     offset = PARTITION_SECTOR * 512
     size_kib = (DISK_MIB * 1024 * 1024 - offset) // 1024
     run(
-        "mkfs.ext4", "-q", "-F", "-L", "root", "-E", f"offset={offset},lazy_itable_init=0", "-d", str(root), str(raw), f"{size_kib}k",
+        "mkfs.ext4", "-q", "-F", "-L", "root", "-E", f"offset={offset},lazy_itable_init=0", "-d", str(root),
+        str(raw), f"{size_kib}k",
     )  # fmt: skip
     with mounted(raw, offset, work / "mnt") as mountpoint:
         run("extlinux", "--install", str(mountpoint / "boot" / "extlinux"))
