@@ -5,8 +5,9 @@ runs until it is cancelled and calls `ready()` once when it serves. `run()` does
 
     flags (--node-name n1)  >  environment (WHERRY_NODE_NAME=n1)  >  file (--config f.yaml, key node_name)  >  default
 
-`ready()` tells systemd (sd_notify READY=1, when NOTIFY_SOCKET is set). SIGTERM and SIGINT cancel `serve`; SIGHUP calls
-the reloaders registered with `on_reload`. It is not a supervisor: restarting is systemd's or the lab's work.
+`ready()` tells systemd, whose watchdog is fed from then on (systemd.py). SIGTERM and SIGINT cancel `serve`; SIGHUP
+reads the settings again (those registered with `on_setting` take effect, of others it says that they need a restart)
+and calls the reloaders registered with `on_reload`. It is not a supervisor: restarting is systemd's or the lab's work.
 """
 
 import argparse
@@ -16,19 +17,20 @@ import dataclasses
 import logging
 import os
 import signal
-import socket
 import sys
 import types
 import typing
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from controlplane import clock
+from controlplane import clock, systemd
 
 C = TypeVar("C")
 Serve = Callable[[C, Callable[[], None]], Awaitable[None]]
 
 _reloaders: list[Callable[[], None]] = []
+_settings: dict[str, Callable[[Any], None]] = {}
+log = logging.getLogger(__name__)
 
 
 class ConfigError(Exception):
@@ -38,6 +40,11 @@ class ConfigError(Exception):
 def on_reload(callback: Callable[[], None]) -> None:
     """Call `callback` on SIGHUP (`systemctl reload`), e.g. to read certificates again."""
     _reloaders.append(callback)
+
+
+def on_setting(name: str, callback: Callable[[Any], None]) -> None:
+    """Call `callback` with the new value when SIGHUP finds the setting `name` changed."""
+    _settings[name] = callback
 
 
 def load_config(cls: type[C], argv: Sequence[str], environ: dict[str, str] | None = None) -> C:
@@ -98,46 +105,80 @@ class _KeyValue(logging.Formatter):
     """`2026-01-31T12:00:00.123456Z info nodeagent.pods msg`: one line a record; fields are `key=value` in the text."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{clock.rfc3339_micro(record.created)} {record.levelname.lower()} {record.name} {record.getMessage()}"
-        if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
-        return line
+        when = clock.rfc3339_micro(record.created)
+        return f"{when} {record.levelname.lower()} {record.name} {_message(self, record)}"
+
+
+class _Journal(logging.Formatter):
+    """`<6>nodeagent.pods msg`: the journal has its own time, and keeps the level if it is told. A line is an entry."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = systemd.priority(record.levelno)
+        return "\n".join(prefix + line for line in f"{record.name} {_message(self, record)}".split("\n"))
+
+
+def _message(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    text = record.getMessage()
+    return text + "\n" + formatter.formatException(record.exc_info) if record.exc_info else text
 
 
 def setup_logging(level: str = "info") -> None:
-    """Log to standard error, one line an operation. `level`: debug, info, warning or error."""
+    """Log to standard error, one line an operation. `level`: debug, info, warning or error. Raises ConfigError."""
+    if level.lower() not in ("debug", "info", "warning", "error"):
+        raise ConfigError(f"--log-level: {level!r} is none of debug, info, warning, error")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_KeyValue())
+    handler.setFormatter(_Journal() if _journal() else _KeyValue())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
-def notify(message: str) -> None:
-    """Send `message` (e.g. `READY=1`) to systemd, when it asked for it (sd_notify(3)); nothing otherwise."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as s:
-        s.connect("\0" + address[1:] if address.startswith("@") else address)
-        s.send(message.encode())
+def _journal() -> bool:
+    try:
+        return systemd.journal(sys.stderr.fileno())
+    except (OSError, ValueError):  # a test's standard error has no descriptor
+        return False
+
+
+def reload() -> None:
+    """What SIGHUP does: every reloader, each by itself, so that one unreadable certificate does not keep the others
+    from being read. What failed keeps working with what it has, and says so."""
+    systemd.notify(systemd.reloading())
+    failed = 0
+    for reloader in _reloaders:
+        try:
+            reloader()
+        except Exception as error:
+            failed += 1
+            log.error("reload_failed what=%s error=%r", getattr(reloader, "__qualname__", reloader), str(error))
+    log.info("reloaded parts=%d failed=%d", len(_reloaders), failed)
+    systemd.notify(f"READY=1\nSTATUS={f'{failed} parts could not be reloaded, see the log' if failed else ''}")
 
 
 def run(serve: Serve[C], config: C, ready: Callable[[], None] | None = None) -> None:
     """Run `serve(config, ready)` on a fresh event loop until SIGTERM or SIGINT cancels it, then return."""
 
-    def tell_ready() -> None:
-        notify("READY=1")
-        if ready:
-            ready()
-
     async def main() -> None:
         loop = asyncio.get_running_loop()
+        feeding: list[asyncio.Task[None]] = []
+
+        def tell_ready() -> None:
+            systemd.notify("READY=1")
+            period_s = systemd.watchdog_period_s()
+            if period_s and not feeding:
+                feeding.append(loop.create_task(systemd.watchdog(period_s), name="watchdog"))
+            if ready:
+                ready()
+
         task = asyncio.ensure_future(serve(config, tell_ready))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, task.cancel)
-        loop.add_signal_handler(signal.SIGHUP, lambda: [r() for r in _reloaders])
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        notify("STOPPING=1")
+        loop.add_signal_handler(signal.SIGHUP, reload)
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        finally:
+            for feeder in feeding:
+                feeder.cancel()
+        systemd.notify("STOPPING=1")
 
     try:
         import uvloop
@@ -148,17 +189,44 @@ def run(serve: Serve[C], config: C, ready: Callable[[], None] | None = None) -> 
             runner.run(main())
 
 
+def _read_settings_again(cls: type[C], arguments: Sequence[str], used: C) -> Callable[[], None]:
+    """A reloader that compares the settings with those in use, lets who can take a new value, and names the others."""
+    current = {f.name: getattr(used, f.name) for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+
+    def again() -> None:
+        fresh = load_config(cls, arguments)
+        for name, old in current.items():
+            new = getattr(fresh, name)
+            if new == old:
+                continue
+            if name in _settings:
+                _settings[name](new)
+                current[name] = new
+                log.info("setting_changed name=%s value=%r", name, new)
+            else:
+                log.warning("setting_needs_restart name=%s in_use=%r", name, old)
+
+    return again
+
+
 def main(cls: type[C], serve: Serve[C], argv: Sequence[str] | None = None) -> int:
     """Entry point of a daemon's `__main__`: configuration errors become one line on standard error and exit code 2."""
+    arguments = sys.argv[1:] if argv is None else argv
     try:
-        config = load_config(cls, sys.argv[1:] if argv is None else argv)
+        config = load_config(cls, arguments)
+        setup_logging(getattr(config, "log_level", "info"))
     except (ConfigError, OSError) as error:
-        print(f"{cls.__module__}: {error}", file=sys.stderr)
-        return 2
-    setup_logging(getattr(config, "log_level", "info"))
+        return _refuse(cls, error)
+    on_setting("log_level", setup_logging)
+    on_reload(_read_settings_again(cls, arguments, config))
     try:
         run(serve, config)
     except ConfigError as error:  # what only the daemon itself can judge
-        print(f"{cls.__module__}: {error}", file=sys.stderr)
-        return 2
+        return _refuse(cls, error)
     return 0
+
+
+def _refuse(cls: type[Any], error: Exception) -> int:
+    prefix = systemd.priority(logging.ERROR) if _journal() else ""
+    print(f"{prefix}{cls.__module__}: {error}", file=sys.stderr)
+    return 2

@@ -19,6 +19,7 @@ from typing import Any
 from controlplane.client import Client, Informer, from_kubeconfig
 from controlplane.client.resources import ENDPOINTSLICES, NODES, SERVICES
 from controlplane.daemon import ConfigError
+from controlplane.systemd import on_liveness
 from netproxy import healthcheck
 from netproxy.backend import Backend
 from netproxy.model import HEADLESS_LABEL, PROXY_NAME_LABEL
@@ -141,6 +142,7 @@ async def follow(
             log.info(
                 "ready mode=%s node=%s services=%d slices=%d", config.mode, config.node_name, len(services), len(slices)
             )
+            stack.callback(on_liveness(lambda: "" if proxy.health.healthy else "rules are not written in time"))
             ready()
 
 

@@ -26,6 +26,7 @@ from controlplane.client.events import Recorder
 from controlplane.client.informer import Informer
 from controlplane.client.resources import NODES, SERVICES
 from controlplane.client.rest import Client, from_kubeconfig
+from controlplane.systemd import on_liveness
 from nodeagent import machine, node
 from nodeagent.config import Config
 from nodeagent.pods.hosts import DnsSettings
@@ -61,6 +62,8 @@ class NodeNetwork(Protocol):
     async def retain(self, sandbox_ids: Iterable[str]) -> None: ...
 
     def follow(self, informer: Any) -> None: ...
+
+    def trouble(self) -> str: ...
 
     async def close(self) -> None: ...
 
@@ -148,7 +151,12 @@ class Agent:
                     self.runtime, self.config.container_log_max_bytes, self.config.container_log_max_files
                 )
                 group.create_task(rotation.run())
-                ready()
+                stop_asking = on_liveness(self._unhealthy)
+                try:
+                    ready()
+                    await asyncio.Event().wait()
+                finally:
+                    stop_asking()
         finally:
             await self.manager.close()
             await self.server.close()
@@ -253,7 +261,8 @@ class Agent:
         self.keeper.poke()
 
     def _unhealthy(self) -> str:
-        return ""
+        """What only a restart of the agent would mend; /healthz and systemd's watchdog ask."""
+        return self.network.trouble()
 
 
 def _dns(config: Config) -> DnsSettings:

@@ -33,6 +33,7 @@ from controlplane.store.cache import WatchCache
 from controlplane.store.compactor import Compactor
 from controlplane.store.interface import Store
 from controlplane.store.memory import MemoryStore
+from controlplane.systemd import on_liveness
 from pki.keys import load_key
 from pki.tokens import Signer
 
@@ -179,10 +180,12 @@ async def serve(config: Config, ready: Callable[[], None]) -> None:
     port = await front.start(config.bind_address, config.secure_port, context)
     chores = server.chores()
     log.info("serving address=%s port=%d version=%s", config.bind_address, port, server.definitions.version)
+    forget = on_liveness(server.cache.trouble)
     ready()
     try:
         await asyncio.Event().wait()
     finally:
+        forget()
         for chore in chores:
             chore.cancel()
         await asyncio.gather(*chores, return_exceptions=True)

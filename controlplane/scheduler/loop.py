@@ -23,6 +23,7 @@ from controlplane.scheduler.queue import Entry, SchedulingQueue
 from controlplane.scheduler.scores import best
 from controlplane.scheduler.snapshot import NodeInfo, Snapshot
 from controlplane.scheduler.topology import survey
+from controlplane.systemd import on_liveness
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +67,12 @@ class Scheduler:
         informers = (self._nodes, self._namespaces, self._pods)
         work = [i.run() for i in informers] + [self._recorder.run(), self._move_stale(), self._tell_ready(ready)]
         tasks = [asyncio.ensure_future(w) for w in work]
+        # Each runs for ever but the last, which tells that we are ready.
+        forget = on_liveness(lambda: "a watch has ended" if any(t.done() for t in tasks[:-1]) else "")
         try:
             await elector.run(self._lead)
         finally:
+            forget()
             await self._binder.close()
             await self._recorder.drain(1.0)
             for task in tasks:

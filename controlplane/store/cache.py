@@ -77,6 +77,7 @@ class WatchCache:
         self._waits = 0
         self._snapshots: OrderedDict[tuple[str, int], Snapshot[Cached]] = OrderedDict()
         self._follower: asyncio.Task[None] | None = None
+        self._failure = ""
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -87,6 +88,10 @@ class WatchCache:
         await self._load()
         self._follower = asyncio.create_task(self._follow(), name="watch cache")
         await self.reached(target)
+
+    def trouble(self) -> str:
+        """What is wrong that only a new start would mend, or ""."""
+        return self._failure or self.store.trouble()
 
     async def close(self) -> None:
         """End every watch with StoreClosed and close the store."""
@@ -120,9 +125,11 @@ class WatchCache:
             raise
         except StoreError as error:
             log.warning("watch cache ends error=%r", error)
+            self._failure = f"watch cache: {error}"
             self._end(error)
         except Exception as error:
             log.exception("watch cache ends")
+            self._failure = f"watch cache: {error!r}"
             self._end(StoreError(f"watch cache failed: {error!r}"))
 
     def _end(self, error: StoreError) -> None:

@@ -143,6 +143,10 @@ class Store(Protocol):
         """Every event under `prefix` after `after_revision`, in order, once, in batches, for ever. A live event is
         handed over before the write that made it returns. Raises Compacted, StoreClosed."""
 
+    def trouble(self) -> str:
+        """What is wrong that opening the store again would mend, or "". Asked every few seconds, never twice a second:
+        "nothing has moved since you last asked" is an answer."""
+
     async def compact(self, revision: int) -> None:
         """Forget what was overwritten or deleted up to `revision`; returns when it is done, which may take a while
         and delays no write noticeably. Raises FutureRevision; no error if it is compacted already."""

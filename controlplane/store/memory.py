@@ -45,6 +45,9 @@ class MemoryStore:
     def compacted_revision(self) -> int:
         return self._compacted
 
+    def trouble(self) -> str:
+        return ""
+
     async def open(self) -> None:
         self._open = True
 

@@ -48,6 +48,7 @@ class SqliteStore:
         self._live: Broadcaster[Event] = Broadcaster()
         self._writer: Writer | None = None
         self._failure: StoreError = StoreClosed("store is not open")
+        self._last_begun = 0
         self._lock = -1
         self._reading: ThreadPoolExecutor | None = None
         self._reader: sqlite3.Connection | None = None
@@ -59,6 +60,14 @@ class SqliteStore:
     @property
     def compacted_revision(self) -> int:
         return self._compacted
+
+    def trouble(self) -> str:
+        if self._writer is None or not isinstance(self._failure, StoreClosed):
+            return f"store: {self._failure}"
+        begun, last, self._last_begun = self._writer.begun, self._last_begun, self._writer.begun
+        if begun == last and self._writer.finished < begun:
+            return "store: a commit does not end"
+        return ""
 
     async def open(self) -> None:
         self._lock = self._take_lock()

@@ -79,6 +79,8 @@ class Writer:
         self._heads: dict[str, tuple[int, int]] = {}
         self._revision = 0
         self._chores: deque[_Compact] = deque()
+        self.begun = self.finished = 0
+        """Batches. Written by the thread, read by whoever wants to know whether it moves."""
 
     async def start(self) -> tuple[int, int]:
         """(current, compacted) revision of what was found. Raises StoreError."""
@@ -148,7 +150,9 @@ class Writer:
                 continue
             batch, stop = self._next_batch()
             if batch:
+                self.begun += 1
                 self._commit(db, batch)
+                self.finished += 1
                 since_chore += 1
             if stop:
                 return

@@ -33,6 +33,7 @@ from nodeagent.runtime.interface import PortMapping, RuntimeFailure
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 _RETRY_S = 5.0
+_STUCK_S = 180.0  # longer than the longest timeout of anything that the thread does, several times
 
 
 class NetworkFailure(RuntimeFailure):
@@ -84,6 +85,8 @@ class LinuxPodNetwork:
         self._peers: tuple[Peer, ...] = ()
         self._heard = False  # of other nodes, in this process: until then the routes of the last one stay
         self._attached: set[str] = set()  # sandboxes, by this object
+        self._asked = 0
+        self._running: dict[int, float] = {}  # what the thread was asked for and has not done, by when
         self._chains: list[Chain] = []  # as last written
         self._sync: asyncio.Task[None] | None = None
         self._again = False
@@ -163,12 +166,24 @@ class LinuxPodNetwork:
     # On the event loop.
 
     async def _run(self, work: Callable[[], T], what: str) -> T:
+        loop = asyncio.get_running_loop()
+        self._asked += 1
+        number = self._asked
+        self._running[number] = loop.time()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            return await loop.run_in_executor(self._thread, work)
         except PortTaken as error:
             raise NetworkFailure(f"{what}: {error}", "HostPortConflict") from error
         except (OSError, IptablesError, LookupError, PoolExhausted, ValueError) as error:
             raise NetworkFailure(f"{what}: {error}", "FailedCreatePodSandBox") from error
+        finally:
+            del self._running[number]
+
+    def trouble(self) -> str:
+        """What is wrong that only a new start would mend: the thread is busy with one thing for minutes. Or ""."""
+        loop = asyncio.get_running_loop()
+        oldest = min(self._running.values(), default=loop.time())
+        return "the network thread does not answer" if loop.time() - oldest > _STUCK_S else ""
 
     async def _follow(self, informer: peers.NodeInformer) -> None:
         while self._again:

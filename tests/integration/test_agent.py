@@ -39,6 +39,9 @@ class Net:
     def follow(self, informer: Any) -> None:
         pass
 
+    def trouble(self) -> str:
+        return ""
+
     async def close(self) -> None:
         pass
 

@@ -155,13 +155,16 @@ class Cgroups:
             if controller == "cpuset":
                 v1_cpuset.inherit(directory)
             return directory
-        directory = self.layout.v1[controller]
-        for part in path.strip("/").split("/"):
-            directory += "/" + part
+        missing = []
+        level = directory
+        while not os.path.isdir(level):  # a service manager makes the node's cgroup only where it controls something
+            missing.append(level)
+            level = os.path.dirname(level)
+        for level in reversed(missing):
             with contextlib.suppress(FileExistsError):
-                os.mkdir(directory, 0o755)
+                os.mkdir(level, 0o755)
                 if controller == "cpuset":
-                    v1_cpuset.inherit(directory)
+                    v1_cpuset.inherit(level)
         return directory
 
     def _make_v2(self, path: str) -> str:

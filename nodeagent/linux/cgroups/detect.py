@@ -61,11 +61,13 @@ def parse(mountinfo: str, own: str, root: str = "") -> Layout:
             v2 = _below(point, root)
     available = frozenset[str]()
     if v2:
-        try:
-            with open(f"{v2_mount}/cgroup.controllers", encoding="ascii") as file:
-                available = frozenset(file.read().split())
-        except OSError:
-            pass
+        for place in (v2, v2_mount):  # what was delegated to us; before that directory is made, what there is
+            try:
+                with open(f"{place}/cgroup.controllers", encoding="ascii") as file:
+                    available = frozenset(file.read().split())
+                break
+            except OSError:
+                pass
     return Layout(v1, v2, available - set(v1), v2_mount)
 
 
