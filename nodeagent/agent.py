@@ -34,11 +34,13 @@ from nodeagent.pods.images import Images
 from nodeagent.pods.launcher import Launcher
 from nodeagent.pods.logrotate import LogRotation
 from nodeagent.pods.manager import PodManager
+from nodeagent.pods.mirror import Mirrors
 from nodeagent.pods.model import Object
 from nodeagent.pods.node import NodeFacts
 from nodeagent.pods.objects import Objects
 from nodeagent.pods.services import ServiceVariables
 from nodeagent.pods.source import ApiSource
+from nodeagent.pods.static import FileSource
 from nodeagent.pods.statusmanager import ClientPodApi, StatusManager
 from nodeagent.pods.volumes import places
 from nodeagent.pods.volumes.manager import Volumes
@@ -112,8 +114,11 @@ class Agent:
         }
         variables = ServiceVariables(self.services, fallback)
         launcher = Launcher(facts, runtime, self.images, objects, self.volumes, variables, self.tell)
-        self.manager = PodManager(launcher, StatusManager(ClientPodApi(client)))
+        mirrors = Mirrors(ClientPodApi(client), self._as_owner, lambda uid: statuses.renew(uid))
+        statuses = StatusManager(mirrors)
+        self.manager = PodManager(launcher, statuses, mirrors)
         self.source = ApiSource(client, self.name, self.manager)
+        self.files = FileSource(config.static_pod_path, self.name, self.manager, config.file_check_frequency_seconds)
         routes = Routes(facts, runtime, self.manager, Authorizer(client, self.name), self._unhealthy)
         self.server = Server(routes)
         self.port = 0
@@ -226,7 +231,20 @@ class Agent:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SERVICES_PATIENCE_S):
                 await self.services.synced()
-        await self.source.run()
+        async with asyncio.TaskGroup() as group:
+            if self.config.static_pod_path:
+                self.files.scan()
+                group.create_task(self.files.run())
+            group.create_task(self.source.run())
+
+    def _as_owner(self) -> Object | None:
+        """The Node as the owner of mirror pods; None until it has been seen."""
+        seen = self.nodes.get(self.name)
+        if seen is None:
+            return None
+        return {
+            "apiVersion": "v1", "kind": "Node", "name": self.name, "uid": seen["metadata"]["uid"], "controller": True,
+        }  # fmt: skip
 
     # The Node.
 

@@ -29,6 +29,10 @@ class Config:
     """Where the runtime's zygote listens."""
     cgroup_root: str = ""
     """The node's cgroup, relative to the top of the cgroup mounts; empty: this process's own."""
+    static_pod_path: str = str(DEFAULT.static_pods)
+    """Directory of manifests of pods that this node runs on its own account; empty: none."""
+    file_check_frequency_seconds: float = 1.0
+    """How often that directory is looked at."""
     log_dir: str = "/var/log/pods"
     """Container logs, <namespace>_<pod>_<uid>/<container>/<n>.log."""
     address: str = "0.0.0.0"

@@ -65,6 +65,11 @@ class Layout:
         return self.data / "images"
 
     @property
+    def static_pods(self) -> Path:
+        """Manifests of pods that a node runs on its own account, without being told by the API server."""
+        return self.etc / "manifests"
+
+    @property
     def runtime_socket(self) -> Path:
         return self.run / "runtime.sock"
 
@@ -81,6 +86,7 @@ class Layout:
             self.store.parent,
             self.agent_root,
             self.image_preload,
+            self.static_pods,
             self.run,
         ):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)

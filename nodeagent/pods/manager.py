@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from nodeagent.pods import admission
 from nodeagent.pods.launcher import Launcher
 from nodeagent.pods.memory import Verdict
-from nodeagent.pods.model import Desired, Object
+from nodeagent.pods.mirror import Mirrors
+from nodeagent.pods.model import CONFIG_SOURCE_ANNOTATION, Desired, Object
 from nodeagent.pods.plan import Stage
 from nodeagent.pods.statusmanager import StatusManager, is_mirror
 from nodeagent.pods.worker import Shared, Worker
@@ -29,10 +30,12 @@ LOOK_AGAIN_S = 60.0
 class PodManager:
     """`put` and `removed` are the source's; `run` follows the runtime; `pods` is what /pods shows."""
 
-    def __init__(self, launcher: Launcher, statuses: StatusManager) -> None:
+    def __init__(self, launcher: Launcher, statuses: StatusManager, mirrors: Mirrors | None = None) -> None:
+        """`mirrors`: what shows static pods to the API server; without it the node has none."""
         self._shared = Shared(launcher, statuses, self._gone)
         self._launcher = launcher
         self._statuses = statuses
+        self._mirrors = mirrors
         self._workers: dict[str, Worker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sweeps: set[asyncio.Task[None]] = set()
@@ -84,13 +87,19 @@ class PodManager:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._statuses.close()
+        if self._mirrors is not None:
+            await self._mirrors.close()
 
     # From the source.
 
     def put(self, pod: Object) -> None:
         """The source has this pod, new or changed."""
         if is_mirror(pod):
+            if self._mirrors is not None:
+                self._mirrors.seen(pod)
             return
+        if self._mirrors is not None and CONFIG_SOURCE_ANNOTATION in (pod["metadata"].get("annotations") or {}):
+            self._mirrors.begun(pod)
         uid = pod["metadata"]["uid"]
         worker = self._workers.get(uid)
         if worker is not None:
@@ -114,8 +123,12 @@ class PodManager:
     def removed(self, pod: Object) -> None:
         """The API server has no such pod any more. What still runs of it is stopped without asking further."""
         uid = pod["metadata"]["uid"]
+        if is_mirror(pod):
+            if self._mirrors is not None:
+                self._mirrors.gone(pod)
+            return
         worker = self._workers.get(uid)
-        if worker is None or is_mirror(pod):
+        if worker is None:
             return
         self._statuses.forget(uid)
         worker.orphan = True
@@ -137,6 +150,8 @@ class PodManager:
             self._employ(uid, worker)
         self._found = {}
         self._sweep()
+        if self._mirrors is not None:
+            self._mirrors.settled()
 
     def network_is_ready(self) -> None:
         """Pods can have addresses from now on."""
@@ -188,6 +203,8 @@ class PodManager:
         self._workers.pop(uid, None)
         self._tasks.pop(uid, None)
         self._statuses.forget(uid)
+        if self._mirrors is not None:
+            self._mirrors.ended(uid)
         for observer in self.observers:
             observer(uid)
 

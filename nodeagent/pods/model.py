@@ -30,6 +30,10 @@ ANNOTATION_MESSAGE_POLICY = "io.kubernetes.container.terminationMessagePolicy"
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 """On a mirror pod: the API server's picture of a static pod, which the agent itself runs from a file."""
 
+CONFIG_HASH_ANNOTATION = "kubernetes.io/config.hash"
+CONFIG_SOURCE_ANNOTATION = "kubernetes.io/config.source"
+"""On a static pod: which version of its file it is, and that it comes from one."""
+
 
 class Kind(StrEnum):
     INIT = "init"

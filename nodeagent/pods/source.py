@@ -1,7 +1,7 @@
 """Where the pods of this node come from: the API server's, by a watch on spec.nodeName.
 
-While the API server is away the informer keeps what it had, and so do the workers. (Static pods, from files of a
-directory, will be a second source with the same three calls: put, removed, settled.)
+While the API server is away the informer keeps what it had, and so do the workers. The other source, with the same
+calls, is `static.py`: files of a directory.
 """
 
 from __future__ import annotations

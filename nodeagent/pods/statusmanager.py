@@ -48,6 +48,9 @@ class ClientPodApi:
     async def patch_status(self, namespace: str, name: str, body: Object) -> Object:
         return await self._client.patch(PODS, name, body, namespace, kind="strategic", subresource="status")
 
+    async def create(self, pod: Object) -> Object:
+        return await self._client.create(PODS, pod, pod["metadata"].get("namespace", ""))
+
     async def delete(self, namespace: str, name: str, uid: str) -> None:
         try:
             await self._client.delete(PODS, name, namespace, uid=uid, grace_period_seconds=0)
@@ -100,6 +103,13 @@ class StatusManager:
         version = _version(pod)
         if version > entry.version:
             entry.known, entry.version = pod.get("status") or {}, version
+
+    def renew(self, uid: str) -> None:
+        """The API server has lost what it knew of this pod (the mirror of a static pod was deleted): tell it all."""
+        entry = self._entries.get(uid)
+        if entry is not None:
+            entry.known, entry.version = {}, 0
+            self._send(uid)
 
     def latest(self, uid: str) -> Object | None:
         entry = self._entries.get(uid)

@@ -8,6 +8,9 @@ from controlplane.apiserver.registry.generic import Attributes
 from controlplane.store.cache import WatchCache
 
 _PROTECTED = "node-restriction.kubernetes.io/"
+_MIRROR = "kubernetes.io/config.mirror"
+_REFERENCES = ("secret", "configMap", "persistentVolumeClaim", "serviceAccountToken")
+_KEYED = ("configMapRef", "secretRef", "configMapKeyRef", "secretKeyRef")
 
 
 class NodeRestriction:
@@ -47,14 +50,38 @@ class NodeRestriction:
         if obj.get("spec", {}).get("nodeName") != node:
             raise _refuse(a, f'node "{node}" can only {a.operation.lower()} pods with spec.nodeName set to itself')
         if a.operation == "CREATE":
-            if "kubernetes.io/config.mirror" not in (obj["metadata"].get("annotations") or {}):
-                raise _refuse(
-                    a,
-                    'pod does not have "kubernetes.io/config.mirror" annotation, '
-                    f'node "{node}" can only create mirror pods',
-                )
+            self._mirror_pod(node, a, obj)
         elif a.operation == "UPDATE" and a.subresource != "status":
             raise _refuse(a, f'node "{node}" can only update pod status')
+
+    def _mirror_pod(self, node: str, a: Attributes, pod: dict[str, Any]) -> None:
+        """A mirror pod shows what the node runs anyway: it belongs to the Node, and must not be a way to read what the
+        node may read on behalf of its pods."""
+        if _MIRROR not in (pod["metadata"].get("annotations") or {}):
+            raise _refuse(a, f'pod does not have "{_MIRROR}" annotation, node "{node}" can only create mirror pods')
+        owners = pod["metadata"].get("ownerReferences") or []
+        if len(owners) != 1 or not owners[0].get("controller"):
+            raise _refuse(a, f'node "{node}" can only create pods with a single owner reference set to itself')
+        owner = owners[0]
+        cached = self._cache.get(f"core/nodes/{node}")
+        itself = ("v1", "Node", node, cached.object["metadata"]["uid"] if cached else "")
+        if (owner.get("apiVersion"), owner.get("kind"), owner.get("name"), owner.get("uid")) != itself:
+            raise _refuse(a, f'node "{node}" can only create pods with an owner reference set to itself')
+        if owner.get("blockOwnerDeletion"):
+            raise _refuse(a, f'node "{node}" must not set blockOwnerDeletion on an owner reference')
+        for reference in ("serviceAccountName", "resourceClaims"):
+            if pod["spec"].get(reference):
+                raise _refuse(a, f'node "{node}" can not create pods that reference {reference}')
+        for volume in pod["spec"].get("volumes") or ():
+            for source in (volume, *((volume.get("projected") or {}).get("sources") or ())):
+                found = [k for k in _REFERENCES if source.get(k) is not None]
+                if found:
+                    raise _refuse(a, f'node "{node}" can not create pods that reference {found[0]} volumes')
+        for container in (*(pod["spec"].get("initContainers") or ()), *(pod["spec"].get("containers") or ())):
+            sources = [*(container.get("envFrom") or ())]
+            sources += [entry.get("valueFrom") or {} for entry in container.get("env") or ()]
+            if any(key in source for source in sources for key in _KEYED):
+                raise _refuse(a, f'node "{node}" can not create pods that reference configmaps or secrets')
 
     def _token(self, node: str, a: Attributes) -> None:
         reference = (a.new or {}).get("spec", {}).get("boundObjectRef") or {}

@@ -23,6 +23,8 @@ class ServiceAccount:
             return
         pod = a.new
         if "kubernetes.io/config.mirror" in (pod["metadata"].get("annotations") or {}):
+            if pod["spec"].get("serviceAccountName"):
+                raise status.forbidden_object("pods", a.name, "a mirror pod may not reference service accounts")
             return
         spec = pod["spec"]
         name = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"

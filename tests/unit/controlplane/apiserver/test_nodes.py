@@ -52,7 +52,18 @@ async def test_only_mirror_pods_can_be_created(api: Any, team: Any, pod: Any) ->
     assert refused.status == 403
     mirror = pod("static", nodeName="node-1")
     mirror["metadata"]["annotations"] = {"kubernetes.io/config.mirror": "x"}
+    assert (await api("POST", f"{NS}/pods", mirror, user=NODE)).status == 403  # belongs to nobody
+    node = await api.ok("POST", "/api/v1/nodes", {"metadata": {"name": "node-1"}})
+    owner = {"apiVersion": "v1", "kind": "Node", "name": "node-1", "uid": node["metadata"]["uid"], "controller": True}
+    mirror["metadata"]["ownerReferences"] = [owner]
     assert (await api("POST", f"{NS}/pods", mirror, user=OTHER)).status == 403
+    for spec in (
+        {"serviceAccountName": "default"},
+        {"volumes": [{"name": "v", "secret": {"secretName": "unused"}}]},
+        {"containers": [{"name": "c", "image": "i", "envFrom": [{"secretRef": {"name": "unused"}}]}]},
+    ):
+        curious = {**mirror, "spec": {**mirror["spec"], **spec}}
+        assert (await api("POST", f"{NS}/pods", curious, user=NODE)).status == 403, spec
     assert (await api("POST", f"{NS}/pods", mirror, user=NODE)).status == 201
 
 

@@ -16,10 +16,12 @@ from controlplane.client.resources import PODS
 from nodeagent.pods.images import Images
 from nodeagent.pods.launcher import Launcher
 from nodeagent.pods.manager import PodManager
+from nodeagent.pods.mirror import Mirrors
 from nodeagent.pods.node import NodeFacts
 from nodeagent.pods.objects import Objects
 from nodeagent.pods.services import ServiceVariables
 from nodeagent.pods.source import ApiSource
+from nodeagent.pods.static import FileSource
 from nodeagent.pods.statusmanager import ClientPodApi, StatusManager
 from nodeagent.pods.volumes.manager import Volumes
 from nodeagent.runtime.fake import FakeContainer, FakeRuntime
@@ -59,10 +61,15 @@ class World:
         services = ServiceVariables(NoServices(), {"KUBERNETES_SERVICE_HOST": "10.96.0.1"})
         launcher = Launcher(node, self.runtime, images, objects, volumes, services, tell)
         launcher.network_ready.set()
-        self.manager = PodManager(launcher, StatusManager(ClientPodApi(client)))
+        owner = {"apiVersion": "v1", "kind": "Node", "name": "node-1", "uid": "node-uid", "controller": True}
+        mirrors = Mirrors(ClientPodApi(client), lambda: owner, lambda uid: statuses.renew(uid))
+        statuses = StatusManager(mirrors)
+        self.manager = PodManager(launcher, statuses, mirrors)
         await self.manager.start()
         source = ApiSource(client, "node-1", self.manager)
-        self.tasks = [asyncio.create_task(self.manager.run()), asyncio.create_task(source.run())]
+        files = FileSource(str(self.root / "manifests"), "node-1", self.manager, 0.01)
+        files.scan()
+        self.tasks = [asyncio.create_task(run) for run in (self.manager.run(), source.run(), files.run())]
         await source.informer.synced()
 
     async def kill(self) -> None:
@@ -90,6 +97,16 @@ class World:
                 "status": {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]},
             }
         )
+
+    def manifest(self, file: str = "web.yaml", text: str | None = None, **spec: Any) -> None:
+        """Write a static pod's manifest: `text`, or a pod `web` of this spec. As an editor does, by a rename."""
+        self.runtime.images.add("busybox:1")
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": spec}
+        spec.setdefault("containers", [{"name": "app", "image": "busybox:1"}])
+        directory = self.root / "manifests"
+        directory.mkdir(exist_ok=True)
+        (directory / ".new").write_text(json.dumps(pod) if text is None else text)
+        (directory / ".new").rename(directory / file)
 
     def status(self, name: str = "web") -> Obj:
         pod = self.api.get("pods", name, "default")
