@@ -1,4 +1,4 @@
-"""What probes and hooks do: run a command, ask over HTTP, open a TCP connection. Small, and nothing kept open.
+"""What probes and hooks do: run a command, ask over HTTP or gRPC, open a TCP connection. Small, and nothing kept open.
 
 HTTP is spoken by hand over one connection (a client library would cost more than the question); redirects count as
 success as their status does, TLS is not verified, as with kubelet (pkg/probe/http).
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nodeagent.pods import grpcprobe
 from nodeagent.pods.model import Object
 from nodeagent.runtime.interface import Runtime, RuntimeFailure
 
@@ -46,12 +47,17 @@ async def run(handler: Object, target: Target, timeout_s: float) -> Result:
                 return await _http(spec, target)
             if (spec := handler.get("tcpSocket")) is not None:
                 return await _tcp(spec, target)
+            if (spec := handler.get("grpc")) is not None:
+                return Result(*await grpcprobe.check(target.host, int(spec["port"]), spec.get("service") or ""))
             if (spec := handler.get("sleep")) is not None:
                 await asyncio.sleep(float(spec.get("seconds") or 0))
                 return Result(True)
     except TimeoutError:
         if "exec" in handler:
             return Result(False, f"command timed out after {timeout_s:g}s")
+        if "grpc" in handler:
+            where = f"{target.host}:{handler['grpc'].get('port')}"
+            return Result(False, f'timeout: failed to connect service "{where}" within {timeout_s:g}s')
         return Result(False, "context deadline exceeded (timeout while awaiting an answer)")
     except ConnectionRefusedError:
         return Result(False, f"{_where(handler, target)}connect: connection refused")
@@ -62,7 +68,7 @@ async def run(handler: Object, target: Target, timeout_s: float) -> Result:
 
 def _where(handler: Object, target: Target) -> str:
     """What was being asked, as kubelet's messages say it."""
-    spec = handler.get("httpGet") or handler.get("tcpSocket")
+    spec = handler.get("httpGet") or handler.get("tcpSocket") or handler.get("grpc")
     if not spec:
         return ""
     try:

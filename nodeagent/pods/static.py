@@ -39,8 +39,8 @@ class _File:
 
 
 class FileSource:
-    """Tells `sink` the pods of `directory`. `scan` once before the other source has settled: what no source has named by
-    then is an orphan."""
+    """Tells `sink` the pods of `directory`. `scan` once before the other source has settled: what no source has named
+    by then is an orphan."""
 
     def __init__(self, directory: str, node_name: str, sink: Sink, check_frequency_s: float) -> None:
         self._directory, self._node, self._sink, self._period = directory, node_name, sink, check_frequency_s

@@ -107,7 +107,7 @@ async def test_a_bad_file_is_told_once_and_harms_nobody(world, caplog) -> None:
         ("kind: Deployment\napiVersion: apps/v1", "not a v1 Pod"),
         ("{kind: Pod, apiVersion: v1, metadata: {}}", "metadata.name: Required value"),
         ("{kind: Pod, apiVersion: v1, metadata: {name: x}, spec: {}}", "spec.containers"),
-        ("{kind: Pod, apiVersion: v1, metadata: {name: x}, spec: {containers: [{name: a, image: b}], sepc: 1}}", "sepc"),
+        ("{kind: Pod, apiVersion: v1, metadata: {name: x}, spec: {containers: [{name: a, image: b}], x: 1}}", "spec.x"),
         ("{kind: Pod, apiVersion: v1, metadata: {name: x}, spec: {serviceAccountName: s}}", "ServiceAccounts"),
         (
             "{kind: Pod, apiVersion: v1, metadata: {name: x}, "
