@@ -54,6 +54,8 @@ log = logging.getLogger(__name__)
 EVENT_DELAY_S = 1.0  # Normal events wait: when many pods start, their start comes first
 _SERVICES_PATIENCE_S = 5.0
 _RETRY_S = 1.0
+RUNTIME_CHECK_S = 5.0  # how often the runtime is asked whether it is well
+RUNTIME_PATIENCE_S = 10.0  # how long it may be unwell (it is restarted, upgraded) before the Node is NotReady
 
 
 class NodeNetwork(Protocol):
@@ -150,7 +152,7 @@ class Agent:
                 await self._start_runtime()
                 group.create_task(self._bring_up_network())
                 await self.manager.start()
-                for task in (self.manager.run(), self._run_source(), self.volumes.run()):
+                for task in (self.manager.run(), self._run_source(), self.volumes.run(), self._watch_runtime()):
                     group.create_task(task)
                 rotation = LogRotation(
                     self.runtime, self.config.container_log_max_bytes, self.config.container_log_max_files
@@ -202,6 +204,22 @@ class Agent:
                 await asyncio.sleep(_RETRY_S)
         self.readiness.runtime = ""
         await self._list_images()
+
+    async def _watch_runtime(self) -> None:
+        """Say on the Node when the runtime cannot run containers. What runs already runs on."""
+        loop = asyncio.get_running_loop()
+        well = loop.time()
+        while True:
+            await asyncio.sleep(RUNTIME_CHECK_S)
+            trouble = await self.runtime.status()
+            if not trouble:
+                well = loop.time()
+            elif loop.time() - well < RUNTIME_PATIENCE_S:
+                continue
+            if trouble != self.readiness.runtime:
+                log.log(logging.WARNING if trouble else logging.INFO, "runtime_status trouble=%r", trouble)
+                self.readiness.runtime = trouble
+                self.keeper.poke()
 
     async def _bring_up_network(self) -> None:
         """Set the pod network up when the Node has its CIDR; again should it change."""

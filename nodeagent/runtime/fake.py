@@ -88,6 +88,7 @@ class FakeRuntime:
     network: FakeNetwork = field(default_factory=lambda: FakeNetwork())
     programs: dict[str, Program] = field(default_factory=lambda: dict(PROGRAMS))
     calls: list[tuple[str, str]] = field(default_factory=list)  # (method, id or name) of calls that change something
+    trouble: str = ""  # what status() says
     pods: dict[str, FakeSandbox] = field(default_factory=dict)
     made: dict[str, FakeContainer] = field(default_factory=dict)
     _failures: dict[str, list[Exception]] = field(default_factory=lambda: defaultdict(list))
@@ -135,6 +136,9 @@ class FakeRuntime:
 
     async def close(self) -> None:
         pass
+
+    async def status(self) -> str:
+        return self.trouble
 
     async def run_sandbox(self, config: SandboxConfig) -> SandboxStatus:
         self._begin("run_sandbox", config.identity.uid)

@@ -218,6 +218,9 @@ class Runtime(Protocol):
     async def close(self) -> None:
         """Let go of everything without touching what runs."""
 
+    async def status(self) -> str:
+        """Empty if it can run new containers; else what is wrong. Answers within seconds."""
+
     async def run_sandbox(self, config: SandboxConfig) -> SandboxStatus: ...
 
     async def stop_sandbox(self, sandbox_id: str) -> None:

@@ -25,6 +25,7 @@ from nodeagent.runtime.state import Ready, Sandbox, SandboxFile
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
+PING_TIMEOUT_S = 2.0
 STOP_TIMEOUT_S = 30.0  # from SIGKILL to everything in a sandbox to its shim's answer
 _REASON = "CreatePodSandboxError"
 
@@ -63,6 +64,17 @@ class Sandboxes:
                     message = f"the runtime's zygote does not answer at {self._socket_path}: {error.strerror}"
                     raise RuntimeFailure(message) from error
             await asyncio.sleep(0.02)
+
+    async def ask_zygote(self) -> str:
+        """Empty if the zygote answers, else why it does not."""
+        try:
+            async with asyncio.timeout(PING_TIMEOUT_S):
+                await (await self._zygote_link()).request({"op": "ping"})
+        except RuntimeFailure as failure:
+            return str(failure)
+        except TimeoutError:
+            return f"the runtime's zygote does not answer at {self._socket_path} within {PING_TIMEOUT_S:g} s"
+        return ""
 
     def close(self) -> None:
         for sandbox in self.all.values():

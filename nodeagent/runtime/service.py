@@ -89,6 +89,9 @@ class LinuxRuntime:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._pods.close()
 
+    async def status(self) -> str:
+        return await self._pods.ask_zygote()
+
     async def events(self) -> AsyncIterator[ContainerEvent]:
         queue: asyncio.Queue[ContainerEvent] = asyncio.Queue()
         self._listeners.append(queue)

@@ -158,6 +158,11 @@ class Zygote:
             sock.close()
             return
         message, fds = received
+        if message.get("op") == "ping":
+            try:
+                wire.send(sock, {"re": message.get("n")})
+            except OSError:
+                pass  # whoever asked has gone
         if message.get("op") == "sandbox" and len(fds) == 3 and not self._hand_over(message, fds):
             try:
                 pid = os.fork()

@@ -117,7 +117,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
         kubeconfig=str(layout.kubeconfig("nodeagent")), node_name="node-1", node_ip="127.0.0.1",
         root_dir=str(layout.agent_root), log_dir=str(tmp_path / "logs"), address="127.0.0.1", port=0,
         tls_cert_file=str(layout.cert("nodeagent-server")), tls_private_key_file=str(layout.key("nodeagent-server")),
-        client_ca_file=str(layout.ca_cert), image_preload_dir="",
+        client_ca_file=str(layout.ca_cert), image_preload_dir="", static_pod_path="",
     )  # fmt: skip
     rig = Rig(layout, config)
     yield rig
@@ -142,6 +142,22 @@ async def test_the_node_registers_and_is_ready_once_it_has_a_network(rig: Rig) -
     assert node["status"]["nodeInfo"]["kubeletVersion"] == "v1.37.0+wherry"
     assert node["status"]["capacity"]["pods"] == "110"
     assert rig.condition("MemoryPressure")["reason"] == "KubeletHasSufficientMemory"
+
+
+async def test_the_node_says_when_the_runtime_is_unwell(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nodeagent.agent.RUNTIME_CHECK_S", 0.005)
+    monkeypatch.setattr("nodeagent.agent.RUNTIME_PATIENCE_S", 0.01)
+    await rig.start()
+    await until(lambda: rig.condition())
+    rig.give_cidr()
+    rig.pod()
+    await until(lambda: rig.condition().get("status") == "True" and rig.running())
+    rig.runtime.trouble = "the runtime's zygote does not answer"
+    await until(lambda: rig.condition().get("status") == "False")
+    assert rig.condition()["message"] == "container runtime is down: the runtime's zygote does not answer"
+    assert rig.running()
+    rig.runtime.trouble = ""
+    await until(lambda: rig.condition().get("status") == "True")
 
 
 async def test_pods_wait_for_the_network_and_then_start_at_once(rig: Rig) -> None:

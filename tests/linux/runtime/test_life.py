@@ -166,8 +166,10 @@ async def test_agent_killed_and_everything_found_again(node: Node, tmp_path: Pat
 
 async def test_zygote_killed_pods_run_on_and_a_new_one_serves(node: Node) -> None:
     container_id = await node.start("/bin/sleep", "1000")
+    assert await node.runtime.status() == ""
     node.zygote.kill()
     node.zygote.wait()
+    assert "zygote.sock" in await node.runtime.status()
     assert (await node.runtime.container_status(container_id)).state is ContainerState.RUNNING
     session = await node.runtime.exec(container_id, ["/bin/true"], tty=False, stdin=False)
     assert await session.wait() == 0
