@@ -59,6 +59,10 @@ class Compiler:
         os.mkdir(f"{top}/upper", 0o755)
         os.mkdir(f"{top}/work", 0o700)
 
+    def written(self, container: Container) -> str:
+        """The directory of what the container has written to its own layer."""
+        return f"{self._layers(container)}/upper"
+
     def remove_layers(self, container: Container) -> None:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self._layers(container))

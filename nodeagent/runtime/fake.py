@@ -17,11 +17,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from controlplane import clock
+from nodeagent.linux.cgroups.usage import Usage
 from nodeagent.runtime.interface import (
     ContainerConfig,
     ContainerEvent,
     ContainerState,
     ContainerStatus,
+    DiskUsage,
     ExecSession,
     Image,
     ImageConfig,
@@ -33,8 +35,10 @@ from nodeagent.runtime.interface import (
     SandboxConfig,
     SandboxState,
     SandboxStatus,
+    Stats,
 )
 
+_SUMMED = ("cpu_ns", "memory_bytes", "working_set_bytes", "rss_bytes", "page_faults", "major_page_faults", "pids")
 Program = Callable[[Sequence[str], bytes], "Outcome | None"]
 
 
@@ -89,6 +93,8 @@ class FakeRuntime:
     programs: dict[str, Program] = field(default_factory=lambda: dict(PROGRAMS))
     calls: list[tuple[str, str]] = field(default_factory=list)  # (method, id or name) of calls that change something
     trouble: str = ""  # what status() says
+    usage: dict[str, Usage] = field(default_factory=dict)  # by container name, for stats(); its pod has the sum
+    disk: dict[str, DiskUsage] = field(default_factory=dict)  # by container name
     pods: dict[str, FakeSandbox] = field(default_factory=dict)
     made: dict[str, FakeContainer] = field(default_factory=dict)
     _failures: dict[str, list[Exception]] = field(default_factory=lambda: defaultdict(list))
@@ -240,6 +246,21 @@ class FakeRuntime:
 
     async def container_status(self, container_id: str) -> ContainerStatus:
         return self._get("container_status", container_id).status
+
+    async def stats(self) -> Sequence[Stats]:
+        found, now = [], clock.wall_time()
+        for sandbox in self.pods.values():
+            if sandbox.status.state is not SandboxState.READY:
+                continue
+            running = [c for c in self._of(sandbox.status.id) if c.status.state is ContainerState.RUNNING]
+            used = [self.usage.get(c.config.name, Usage()) for c in running]
+            whole = Usage(**{f: sum(getattr(u, f) for u in used) for f in _SUMMED})
+            found.append(Stats(sandbox.status.id, "", now, whole))
+            found += [Stats(sandbox.status.id, c.status.id, now, u) for c, u in zip(running, used, strict=True)]
+        return found
+
+    async def disk_usage(self, container_id: str) -> DiskUsage:
+        return self.disk.get(self._get("disk_usage", container_id).config.name, DiskUsage())
 
     async def update_resources(self, container_id: str, resources: LinuxResources) -> None:
         self._begin("update_resources", container_id)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from nodeagent.linux.cgroups.usage import Usage
+
 
 class RuntimeFailure(Exception):
     """An operation of the runtime failed; the message names the operation and the kernel's or registry's reason.
@@ -180,6 +182,28 @@ class ContainerStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Stats:
+    """What a container, or a whole sandbox (`container_id` empty), has used: see linux.cgroups.usage. `at`: when it was
+    read, seconds since the epoch."""
+
+    sandbox_id: str
+    container_id: str
+    at: float
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class DiskUsage:
+    """Allocated bytes, and files with directories."""
+
+    bytes: int = 0
+    inodes: int = 0
+
+    def __add__(self, other: DiskUsage) -> DiskUsage:
+        return DiskUsage(self.bytes + other.bytes, self.inodes + other.inodes)
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerEvent:
     """A container started, exited or vanished, or a sandbox died. A hint to look again, never the truth itself."""
 
@@ -245,6 +269,12 @@ class Runtime(Protocol):
     async def containers(self, sandbox_id: str = "") -> Sequence[ContainerStatus]: ...
 
     async def container_status(self, container_id: str) -> ContainerStatus: ...
+
+    async def stats(self) -> Sequence[Stats]:
+        """What every ready sandbox and every running container uses now."""
+
+    async def disk_usage(self, container_id: str) -> DiskUsage:
+        """What the container has written to its own layer. Takes time in proportion to its files."""
 
     async def update_resources(self, container_id: str, resources: LinuxResources) -> None: ...
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from controlplane import clock
 from nodeagent.linux.cgroups import Cgroups, detect
+from nodeagent.linux.disk import tree_usage
 from nodeagent.linux.program import Program
 from nodeagent.runtime import plan, state
 from nodeagent.runtime.compile import Compiler
@@ -26,6 +27,7 @@ from nodeagent.runtime.interface import (
     ContainerEvent,
     ContainerState,
     ContainerStatus,
+    DiskUsage,
     ExecSession,
     ImageService,
     LinuxResources,
@@ -35,6 +37,7 @@ from nodeagent.runtime.interface import (
     SandboxConfig,
     SandboxState,
     SandboxStatus,
+    Stats,
 )
 from nodeagent.runtime.link import Link, Message
 from nodeagent.runtime.sandboxes import Sandboxes
@@ -224,6 +227,25 @@ class LinuxRuntime:
 
     async def container_status(self, container_id: str) -> ContainerStatus:
         return self._get("container_status", container_id).status()
+
+    async def stats(self) -> Sequence[Stats]:
+        return await asyncio.to_thread(self._stats, list(self._pods.all.values()))
+
+    def _stats(self, sandboxes: Sequence[Sandbox]) -> list[Stats]:
+        found = []
+        for sandbox in sandboxes:
+            if sandbox.state is not SandboxState.READY:
+                continue
+            running = [c for c in list(sandbox.containers.values()) if c.state is ContainerState.RUNNING]
+            for container_id, cgroup in [("", sandbox.cgroup), *((c.file.id, c.cgroup) for c in running)]:
+                usage = self._cgroups.usage(cgroup)
+                if usage is not None:
+                    found.append(Stats(sandbox.id, container_id, clock.wall_time(), usage))
+        return found
+
+    async def disk_usage(self, container_id: str) -> DiskUsage:
+        directory = self._compiler.written(self._get("disk_usage", container_id))
+        return DiskUsage(*await asyncio.to_thread(tree_usage, directory))
 
     async def update_resources(self, container_id: str, resources: LinuxResources) -> None:
         container = self._get("update_resources", container_id)

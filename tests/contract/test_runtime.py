@@ -221,6 +221,21 @@ async def test_exec_needs_a_running_container(runtime_kit: Kit) -> None:
         await runtime_kit.runtime.exec(container_id, ["/bin/true"], tty=False, stdin=False)
 
 
+async def test_stats_of_what_runs(runtime_kit: Kit) -> None:
+    runtime: Runtime = runtime_kit.runtime
+    sandbox_id, container_id = await run(runtime_kit, "sleep", "1000")
+    found = {s.container_id: s for s in await runtime.stats()}
+    assert found.keys() == {"", container_id} and {s.sandbox_id for s in found.values()} == {sandbox_id}
+    assert found[""].usage.working_set_bytes >= found[container_id].usage.working_set_bytes
+    assert (await runtime.disk_usage(container_id)).bytes >= 0
+    await runtime.stop_container(container_id, 0)
+    assert container_id not in {s.container_id for s in await runtime.stats()}
+    await runtime.remove_sandbox(sandbox_id)
+    assert await runtime.stats() == []
+    with pytest.raises(NotFound):
+        await runtime.disk_usage(container_id)
+
+
 async def test_closing_a_session_ends_its_process(runtime_kit: Kit) -> None:
     _, container_id = await run(runtime_kit, "/bin/sleep", "1000")
     session = await runtime_kit.runtime.exec(container_id, ["/bin/sleep", "1000"], tty=False, stdin=True)

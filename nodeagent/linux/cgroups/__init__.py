@@ -15,6 +15,7 @@ import signal
 from nodeagent.linux.cgroups import v1, v2
 from nodeagent.linux.cgroups.detect import Layout, detect
 from nodeagent.linux.cgroups.limits import Limits, apply, read, write
+from nodeagent.linux.cgroups.usage import Usage, usage
 from nodeagent.linux.cgroups.v1 import cpu as v1_cpu
 from nodeagent.linux.cgroups.v1 import cpuset as v1_cpuset
 from nodeagent.linux.cgroups.v1 import devices as v1_devices
@@ -26,7 +27,7 @@ from nodeagent.linux.cgroups.v2 import devices as v2_devices
 from nodeagent.linux.cgroups.v2 import memory as v2_memory
 from nodeagent.linux.cgroups.v2 import pids as v2_pids
 
-__all__ = ["Cgroups", "Layout", "Limits", "detect", "v1", "v2"]
+__all__ = ["Cgroups", "Layout", "Limits", "Usage", "detect", "v1", "v2"]
 
 _V1 = {"memory": v1_memory, "cpu": v1_cpu, "pids": v1_pids, "cpuset": v1_cpuset}
 _V2 = {"memory": v2_memory, "cpu": v2_cpu, "pids": v2_pids, "cpuset": v2_cpuset}
@@ -91,6 +92,10 @@ class Cgroups:
         """The file to which `1` kills all, or "" (kernels before 5.14, or no v2)."""
         file = f"{self.layout.v2}/{path}/cgroup.kill"
         return file if self.layout.v2 and os.path.exists(file) else ""
+
+    def usage(self, path: str) -> Usage | None:
+        """What `path` and those below it have used; None if it is gone."""
+        return usage(self.layout, path)
 
     def processes(self, path: str) -> set[int]:
         """The pids in `path` and below."""

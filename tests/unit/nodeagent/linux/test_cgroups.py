@@ -159,3 +159,47 @@ def test_device_rules_on_v2(kind: int, major: int, minor: int, access: int, allo
 
 def test_device_rules_on_v1() -> None:
     assert devices.settings(["c 1:3 rwm"]) == [("devices.deny", "a"), ("devices.allow", "c 1:3 rwm")]
+
+
+def _files(top: Path, **files: str) -> None:
+    for name, text in files.items():
+        path = top / name.replace("__", "/").replace("_DOT_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def test_usage_on_v2(tmp_path: Path) -> None:
+    _files(
+        tmp_path / "pod1",
+        cpu_DOT_stat="usage_usec 1500\nuser_usec 1000\nsystem_usec 500\n",
+        memory_DOT_current="9000\n",
+        memory_DOT_max="max\n",
+        memory_DOT_stat="anon 4000\ninactive_file 2000\npgfault 7\npgmajfault 2\n",
+        pids_DOT_current="3\n",
+        cpu_DOT_pressure="some avg10=1.50 avg60=0.25 avg300=0.00 total=777\n",
+    )
+    cgroups = Cgroups(Layout({}, str(tmp_path), frozenset({"memory", "cpu", "pids"})))
+    used = cgroups.usage("pod1")
+    assert used is not None
+    assert (used.cpu_ns, used.memory_bytes, used.working_set_bytes, used.rss_bytes) == (1_500_000, 9000, 7000, 4000)
+    assert (used.page_faults, used.major_page_faults, used.pids, used.limit_bytes) == (7, 2, 3, 0)
+    assert (used.psi["cpu", "some"].avg10, used.psi["cpu", "some"].total_us) == (1.5, 777)
+    assert cgroups.usage("gone") is None
+
+
+def test_usage_on_v1(tmp_path: Path) -> None:
+    _files(
+        tmp_path,
+        memory__pod1__memory_DOT_usage_in_bytes="9000\n",
+        memory__pod1__memory_DOT_limit_in_bytes="9223372036854771712\n",
+        memory__pod1__memory_DOT_stat="rss 1\ntotal_rss 4000\ntotal_inactive_file 2000\ntotal_pgfault 7\n",
+        cpu__pod1__cpuacct_DOT_usage="1500000\n",
+        pids__pod1__pids_DOT_current="3\n",
+    )
+    v1 = {"memory": f"{tmp_path}/memory", "cpuacct": f"{tmp_path}/cpu", "pids": f"{tmp_path}/pids"}
+    cgroups = Cgroups(Layout(v1, "", frozenset()))
+    used = cgroups.usage("pod1")
+    assert used is not None
+    assert (used.cpu_ns, used.memory_bytes, used.working_set_bytes, used.rss_bytes) == (1_500_000, 9000, 7000, 4000)
+    assert (used.limit_bytes, used.pids) == (0, 3)
+    assert cgroups.usage("gone") is None
