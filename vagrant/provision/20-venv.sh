@@ -1,23 +1,58 @@
 #!/usr/bin/env bash
 # The project in a virtual environment of its own, with the system's Python, and `wherry` on the PATH.
-# Argument: the extras to install with it (lab, dev). Done again only when pyproject.toml or the extras change.
+# Argument: the extras to install with it (lab, dev). Done again only when what is to be installed has changed.
+#
+# Without WHERRY_SOURCE the environment runs the project's folder itself (lab, tests); with it, a copy of what that is.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-extras=${1:-lab}
+extras=${1:-}
+source=${WHERRY_SOURCE:-}
 python=/usr/bin/python3
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "Python $("$python" -V) is too old" "Wherry needs 3.11: use Debian 12 or newer, or Ubuntu 24.04"
 
-stamp=$venv/.installed-$extras
-digest=$(sha256sum "$project/pyproject.toml" | cut -d' ' -f1)
+packages=(controlplane nodeagent netproxy pki)
+with=${extras:+[$extras]}
+case $source in
+"")
+    what=(-e "$project$with")
+    digest=$(sha256sum "$project/pyproject.toml" | cut -d' ' -f1)
+    ;;
+pypi)
+    what=("wherry$with")
+    digest=pypi
+    ;;
+*.whl)
+    [ -f "$source" ] || fail "no wheel $source" "build one: vagrant/provision/offline DIR puts it into DIR/wheels"
+    what=("$source$with")
+    digest=$(sha256sum "$source" | cut -d' ' -f1)
+    ;;
+*)
+    [ -f "$source/pyproject.toml" ] || fail "no project in $source" "--source is the project's folder, a wheel, or pypi"
+    what=("$source$with")
+    digest=$(cd "$source" && find pyproject.toml "${packages[@]}" -type f ! -name '*.pyc' -print0 | sort -z |
+        xargs -0 sha256sum | sha256sum | cut -d' ' -f1)
+    ;;
+esac
+
+install() {
+    local pip=("$venv/bin/python" -m pip --disable-pip-version-check install -q)
+    [ -z "$offline" ] || pip+=(--no-index --find-links "$offline/wheels")
+    "${pip[@]}" "${what[@]}"
+    # pip takes the same version for the same thing; we know better.
+    [ -z "$source" ] || [ ! -e "$stamp" ] || "${pip[@]}" --force-reinstall --no-deps "${what[@]}"
+}
+
+stamp=$venv/.installed-${extras:-node}
 if [ "$(cat "$stamp" 2>/dev/null)" != "$digest" ]; then
     [ -x "$venv/bin/python" ] || step "virtual environment" "$python" -m venv "$venv" ||
         fail "cannot make $venv" "remove it and run this again"
-    step "project and libraries" "$venv/bin/python" -m pip install --disable-pip-version-check -q -e "$project[$extras]" ||
+    step "project and libraries" install ||
         fail "pip could not install the project" "the lines above are pip's own; check this machine's network"
     # Byte code now, not at the first start.
-    "$venv/bin/python" -m compileall -q "$project"/{controlplane,nodeagent,netproxy,pki} "$venv/lib" >/dev/null 2>&1 || true
+    [ -n "$source" ] ||
+        (cd "$project" && "$venv/bin/python" -m compileall -q "${packages[@]}" "$venv/lib") >/dev/null 2>&1 || true
     echo "$digest" >"$stamp"
 fi
 
