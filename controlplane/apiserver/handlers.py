@@ -15,6 +15,7 @@ from controlplane.apiserver.registry import listing, pods, scale, views, watchin
 from controlplane.apiserver.registry.codec import decode_body, to_json
 from controlplane.apiserver.registry.fanout import Fanout
 from controlplane.apiserver.registry.generic import Attributes, DeleteOptions, Registry, field_validation, is_dry_run
+from controlplane.apiserver.registry.ownership import check_patch_options, field_manager
 from controlplane.apiserver.registry.selection import selection
 from controlplane.apiserver.requestinfo import RequestInfo
 
@@ -87,7 +88,10 @@ class Handlers:
             return Response(201, to_json(answer))
         view = views.of(request, resource, listing=False)
         obj = self.registry.decode(request, resource)
-        made = await self.registry.create(resource, obj, info.namespace, request.user, dry_run=is_dry_run(request))
+        manager = field_manager(request, "CreateOptions")
+        made = await self.registry.create(
+            resource, obj, info.namespace, request.user, manager=manager, dry_run=is_dry_run(request)
+        )
         return Response(201, view.data(made))
 
     async def _update(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
@@ -97,19 +101,23 @@ class Handlers:
         obj = self.registry.decode(request, resource)
         view = views.of(request, resource, listing=False)
         dry_run = is_dry_run(request)
+        manager = field_manager(request, "UpdateOptions")
         strategy = self.registry.strategy(resource)
         key = self.registry.key(resource, info.namespace, info.name)
         if strategy.allow_create_on_update and not subresource and self.registry.cache.get(key) is None:
             obj["metadata"].setdefault("name", info.name)
-            made = await self.registry.create(resource, obj, info.namespace, request.user, dry_run=dry_run)
+            made = await self.registry.create(
+                resource, obj, info.namespace, request.user, manager=manager, dry_run=dry_run
+            )
             return Response(201, view.data(made))
 
         async def replace(_: Object) -> Object:
             return obj
 
         cached = await self.registry.update(
-            resource, info.namespace, info.name, request.user, replace, subresource=subresource, dry_run=dry_run
-        )
+            resource, info.namespace, info.name, request.user, replace,
+            subresource=subresource, manager=manager, dry_run=dry_run,
+        )  # fmt: skip
         return Response(body=view.data(cached))
 
     async def _patch(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
@@ -117,27 +125,14 @@ class Handlers:
 
     async def _patched(self, request: Request, info: RequestInfo, resource: Resource, subresource: str) -> Response:
         kind, content = patches.parse(request)
+        force = check_patch_options(request, kind)
+        if kind == "apply":
+            return await self._apply(request, info, resource, subresource, content, force=force)
+        manager = field_manager(request, "PatchOptions")
         view = views.of(request, resource, listing=False)
         dry_run = is_dry_run(request)
         mode = field_validation(request)
         definitions = self.registry.definitions
-        key = self.registry.key(resource, info.namespace, info.name)
-        if kind == "apply":
-            if not request.query.get("fieldManager"):
-                raise status.bad_request(
-                    'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
-                )
-            if isinstance(content.get("metadata"), dict):
-                content["metadata"].pop("managedFields", None)
-            if self.registry.cache.get(key) is None and not subresource:
-                from controlplane.api.validate import decode_checked
-
-                obj, warnings = decode_checked(resource, content, mode, definitions=definitions)
-                request.warnings += warnings
-                obj["kind"], obj["apiVersion"] = resource.kind, resource.api_version
-                obj.setdefault("metadata", {}).setdefault("name", info.name)
-                made = await self.registry.create(resource, obj, info.namespace, request.user, dry_run=dry_run)
-                return Response(201, view.data(made))
         warned: list[str] = []
 
         async def change(old: Object) -> Object:
@@ -148,7 +143,38 @@ class Handlers:
             return checked
 
         cached = await self.registry.update(
-            resource, info.namespace, info.name, request.user, change, subresource=subresource, dry_run=dry_run
+            resource, info.namespace, info.name, request.user, change,
+            subresource=subresource, manager=manager, dry_run=dry_run,
+        )  # fmt: skip
+        request.warnings += warned
+        return Response(body=view.data(cached))
+
+    async def _apply(
+        self, request: Request, info: RequestInfo, resource: Resource, subresource: str, config: Object, *, force: bool
+    ) -> Response:
+        """Server-side apply: of the object, or through a subresource of an object that is there."""
+        registry, user, manager = self.registry, request.user, request.query["fieldManager"]
+        view = views.of(request, resource, listing=False)
+        dry_run, mode = is_dry_run(request), field_validation(request)
+        patches.check_applied(config, resource, info.name, info.namespace)
+        warned: list[str] = []
+
+        async def change(old: Object | None) -> Object:
+            result = patches.own(registry.ownership.applied(resource, old, config, manager, subresource, force=force))
+            checked, warned[:] = check_body(
+                resource.schema, resource.kind, resource.version, result, mode, definitions=registry.definitions
+            )
+            return checked
+
+        if not subresource and registry.cache.get(registry.key(resource, info.namespace, info.name)) is None:
+            made = await registry.create(
+                resource, patches.named(await change(None), info.name), info.namespace, user, manager=None,
+                dry_run=dry_run,
+            )  # fmt: skip
+            request.warnings += warned
+            return Response(201, view.data(made))
+        cached = await registry.update(
+            resource, info.namespace, info.name, user, change, subresource=subresource, manager=None, dry_run=dry_run
         )
         request.warnings += warned
         return Response(body=view.data(cached))
@@ -233,15 +259,25 @@ class Handlers:
         registry = self.registry
         if info.verb == "get":
             return Response(body=to_json(scale.read(registry.find(resource, info.namespace, info.name).object)))
+        manager: str | None
         if info.verb == "update":
+            manager = field_manager(request, "UpdateOptions")
             wanted = self._body(request, sub)
 
             async def change(old: Object) -> Object:
                 return scale.write(old, wanted)
         else:
             kind, content = patches.parse(request)
+            force = check_patch_options(request, kind)
+            manager = None if kind == "apply" else field_manager(request, "PatchOptions")
 
             async def change(old: Object) -> Object:
+                if kind == "apply":
+                    config = scale.applied(old, content)
+                    new = registry.ownership.applied(
+                        resource, old, config, request.query["fieldManager"], "scale", force=force
+                    )
+                    return scale.write(new, scale.read(new))
                 patched = patches.apply(kind, content, scale.read(old), resource, sub.schema, registry.definitions)
                 checked, _ = check_body(
                     sub.schema, sub.kind, sub.version, patched, "Warn", definitions=registry.definitions
@@ -249,8 +285,9 @@ class Handlers:
                 return scale.write(old, checked)
 
         cached = await registry.update(
-            resource, info.namespace, info.name, request.user, change, subresource="scale", dry_run=is_dry_run(request)
-        )
+            resource, info.namespace, info.name, request.user, change,
+            subresource="scale", manager=manager, dry_run=is_dry_run(request),
+        )  # fmt: skip
         return Response(body=to_json(scale.read(cached.object)))
 
     def _pods(self) -> Resource:

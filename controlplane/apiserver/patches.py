@@ -32,8 +32,7 @@ def parse(request: Request) -> tuple[str, Any]:
 
 
 def apply(kind: str, content: Any, obj: Object, resource: Resource, schema: str, definitions: Definitions) -> Object:
-    """`obj` (shared; left as it is) with the patch. Server-side apply creates or merges by the schema's list keys;
-    field ownership is not tracked yet. Raises StatusError 400, 422."""
+    """`obj` (shared; left as it is) with a patch that is no apply. Raises StatusError 400, 422."""
     if kind == "json":
         result = patch.json_patch(obj, content)
     elif kind == "merge":
@@ -44,6 +43,36 @@ def apply(kind: str, content: Any, obj: Object, resource: Resource, schema: str,
         raise status.bad_request("the patch leaves no object")
     if result.get("kind") != obj.get("kind") or result.get("apiVersion") != obj.get("apiVersion"):
         raise status.bad_request(f"the patch changes the kind or apiVersion of {resource.group_resource}")
-    # What follows changes the object in place, and the result shares parts with the stored one: make it our own.
-    own: Object = msgspec.json.decode(msgspec.json.encode(result))
-    return own
+    return own(result)
+
+
+def own(obj: Object) -> Object:
+    """An object of our own: what follows changes it in place, and a patch's result shares parts with the stored one."""
+    copy: Object = msgspec.json.decode(msgspec.json.encode(obj))
+    return copy
+
+
+def check_applied(config: Object, resource: Resource, name: str, namespace: str) -> None:
+    """Raises StatusError 400 for an applied configuration of another kind or object."""
+    kind, version = config.get("kind"), config.get("apiVersion")
+    if not kind or not version:
+        missing = "kind" if not kind else "apiVersion"
+        raise status.bad_request(f"Object '{missing.capitalize() if missing == 'kind' else missing}' is missing")
+    if (kind, version) != (resource.kind, resource.api_version):
+        group, _, short = str(version).rpartition("/")
+        raise status.bad_request(f"invalid object type: {group}/{short}, Kind={kind}")
+    if not isinstance(config.get("metadata", {}), dict):
+        raise status.bad_request("metadata must be an object")
+    meta = config.get("metadata", {})
+    if meta.get("name", name) != name:
+        raise status.bad_request(f"the name of the object ({meta['name']}) does not match the name on the URL ({name})")
+    if resource.namespaced and meta.get("namespace", namespace) != namespace:
+        raise status.bad_request(
+            f"the namespace of the object ({meta['namespace']}) does not match the namespace on the URL ({namespace})"
+        )
+
+
+def named(obj: Object, name: str) -> Object:
+    """A new object under the name that it was applied to."""
+    obj.setdefault("metadata", {}).setdefault("name", name)
+    return obj

@@ -17,6 +17,7 @@ from controlplane.api.validate import check_body, decode_checked
 from controlplane.apiserver.http import Request, User
 from controlplane.apiserver.registry import strategy as strategies
 from controlplane.apiserver.registry.codec import decode_body, encode
+from controlplane.apiserver.registry.ownership import ITSELF, Ownership, unchanged
 from controlplane.store.cache import Cached, WatchCache
 from controlplane.store.interface import Conflict, KeyExists, KeyMissing, splice
 
@@ -62,6 +63,7 @@ class Registry:
         self.cache = cache
         self.definitions = definitions
         self.admit = admit
+        self.ownership = Ownership(definitions)
         self._strategies: dict[Resource, strategies.Strategy] = {}
 
     # --- small things ---------------------------------------------------------------------------------------------
@@ -107,9 +109,17 @@ class Registry:
         return obj
 
     async def create(
-        self, resource: Resource, obj: Object, namespace: str, user: User, *, dry_run: bool = False
+        self,
+        resource: Resource,
+        obj: Object,
+        namespace: str,
+        user: User,
+        *,
+        manager: str | None = ITSELF,
+        dry_run: bool = False,
     ) -> Cached:
-        """Store a new object. Raises StatusError 400, 403, 409, 422."""
+        """Store a new object. `manager` owns what it has; None if `obj` says itself who owns it (an apply).
+        Raises StatusError 400, 403, 409, 422."""
         meta = _new_metadata(obj, resource, namespace)
         generated = not meta.get("name") and bool(meta.get("generateName"))
         kind_strategy = self.strategy(resource)
@@ -119,6 +129,8 @@ class Registry:
             if generated:
                 meta["name"] = meta["generateName"][:_GENERATED_NAME_LIMIT] + clock.name_suffix()
             defaults.apply(resource, obj)
+            if manager is not None and not attempt:
+                self.ownership.created(resource, obj, manager)
             await self.admit(
                 Attributes("CREATE", resource, "", namespace, meta.get("name", ""), user, obj, None, dry_run)
             )
@@ -159,9 +171,11 @@ class Registry:
         change: Update,
         *,
         subresource: str = "",
+        manager: str | None = ITSELF,
         dry_run: bool = False,
     ) -> Cached:
-        """Replace an object by what `change` makes of it. Raises StatusError 404, 409, 422 and what `change` raises."""
+        """Replace an object by what `change` makes of it. `manager` becomes the owner of what differs; None if the new
+        object says itself who owns what (an apply). Raises StatusError 404, 409, 422 and what `change` raises."""
         key = self.key(resource, namespace, name)
         for _ in range(_RETRIES):
             current = self.cache.get(key)
@@ -174,7 +188,7 @@ class Registry:
             new = {**new, "metadata": dict(new["metadata"])}  # it may share structure with `old`, which is everybody's
             kind_strategy = self.strategy(resource)
             try:
-                await self._prepare(resource, new, old, name, namespace, user, subresource, dry_run)
+                await self._prepare(resource, new, old, name, namespace, user, subresource, manager, dry_run)
                 written = await self._replace(resource, current, old, new, dry_run=dry_run)
             except Conflict:
                 await kind_strategy.refused(new)
@@ -194,6 +208,8 @@ class Registry:
 
     async def _replace(self, resource: Resource, current: Cached, old: Object, new: Object, *, dry_run: bool) -> Cached:
         """Write `new` over `current`, or remove it if it was only waiting for its last finalizer. Raises Conflict."""
+        if unchanged(new, old) and not self.strategy(resource).finished(new):
+            return current
         value = encode(new if _native(resource) else convert.convert(new, resource.storage_version))
         as_written = Cached(current.key, splice(value, current.revision), current.revision, current.create_revision)
         if self.strategy(resource).finished(new):
@@ -206,7 +222,7 @@ class Registry:
 
     async def _prepare(
         self, resource: Resource, new: Object, old: Object, name: str, namespace: str, user: User,
-        subresource: str, dry_run: bool,
+        subresource: str, manager: str | None, dry_run: bool,
     ) -> None:  # fmt: skip
         meta, before = new["metadata"], old["metadata"]
         wanted = meta.get("resourceVersion")
@@ -227,12 +243,15 @@ class Registry:
                 meta.pop(key, None)
         kind_strategy = self.strategy(resource)
         if subresource == "status":
+            self._track(resource, new, old, manager, subresource)
             kind_strategy.prepare_status_update(new, old)
         elif subresource == "":
             defaults.apply(resource, new)
+            self._track(resource, new, old, manager, subresource)
             await kind_strategy.prepare_update(new, old)
         else:
             kind_strategy.prepare_subresource_update(subresource, new, old)
+            self._track(resource, new, old, manager, subresource)
         await self.admit(Attributes("UPDATE", resource, subresource, namespace, name, user, new, old, dry_run))
         if (
             "generation" in before
@@ -248,6 +267,10 @@ class Registry:
             ])  # fmt: skip
         if subresource == "" and (causes := validation.update(resource, new, old)):
             raise status.invalid(resource.group, resource.kind, name, causes)
+
+    def _track(self, resource: Resource, new: Object, old: Object, manager: str | None, subresource: str) -> None:
+        if manager is not None:
+            self.ownership.updated(resource, new, old, manager, subresource)
 
     # --- delete ---------------------------------------------------------------------------------------------------
 
@@ -395,8 +418,7 @@ def _new_metadata(obj: Object, resource: Resource, namespace: str) -> Object:
             meta["namespace"] = namespace
     else:
         meta.pop("namespace", None)
-    for key in ("resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields",
-                "generation"):  # fmt: skip
+    for key in ("resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"):
         meta.pop(key, None)
     if not meta.get("name"):
         meta.pop("name", None)

@@ -55,7 +55,7 @@ async def bind(registry: Registry, pods: Resource, namespace: str, name: str, bi
             "status": {**old, "conditions": conditions},
         }
 
-    await registry.update(pods, namespace, name, user, assign, subresource="binding")
+    await registry.update(pods, namespace, name, user, assign, subresource="binding", manager=None)
     return _SUCCESS
 
 

@@ -28,6 +28,19 @@ def read(obj: Object) -> Object:
     }
 
 
+def applied(obj: Object, scale: Object) -> Object:
+    """What an applied Scale says about `obj` itself. Raises StatusError 400, 409."""
+    if scale.get("kind", "Scale") != "Scale" or scale.get("apiVersion", "autoscaling/v1") != "autoscaling/v1":
+        kind, version = scale.get("kind"), scale.get("apiVersion")
+        raise status.bad_request(f"{kind} in version {version} cannot be applied: expected Scale in autoscaling/v1")
+    wanted = (scale.get("metadata") or {}).get("resourceVersion")
+    if wanted and wanted != obj["metadata"]["resourceVersion"]:
+        raise status.conflict("scales.autoscaling", obj["metadata"]["name"])
+    spec = scale.get("spec") or {}
+    said = {"spec": {"replicas": spec["replicas"]}} if "replicas" in spec else {}
+    return {"kind": obj["kind"], "apiVersion": obj["apiVersion"], **said}
+
+
 def write(obj: Object, scale: Object) -> Object:
     """`obj` with the replicas of `scale`. Raises StatusError 409, 422."""
     wanted = scale.get("metadata", {}).get("resourceVersion")
