@@ -124,7 +124,7 @@ CASES: list[tuple[str, str, str, Any, dict[str, str], int, str]] = [
     ("json patch root", "PATCH", CMS + "/held", [{"op": "replace", "path": "", "value": 3}], {"kind": JSON_PATCH},
      400, ""),
     ("strategic directive", "PATCH", CMS + "/held", {"$patch": "fly"}, {"kind": STRATEGIC}, 400, ""),
-    ("apply no manager", "PATCH", CMS + "/held", b"{}", {"kind": "application/apply-patch+yaml"}, 400, "fieldManager"),
+    ("apply no manager", "PATCH", CMS + "/held", b"{}", {"kind": "application/apply-patch+yaml"}, 422, "fieldManager"),
     ("apply metadata", "PATCH", CMS + "/held?fieldManager=m", b"metadata: 3", {"kind": "application/apply-patch+yaml"},
      400, ""),
     ("bad selector", "GET", CMS + "?labelSelector=a%20b%20c", None, {}, 400, "unable to parse"),
