@@ -170,7 +170,8 @@ class NodeProxy:
         return Response(answer.status, content_type=kind, headers=kept, stream=chunks())
 
     async def _stream(self, request: Request, node: str, target: str) -> Response:
-        """Relay an upgraded connection; what the node refuses, the client is told."""
+        """Relay an upgraded connection. What the node refuses is relayed, too, as plain text: so does Kubernetes, and
+        kubectl puts its own words before it."""
         if not node_upgrade.wanted(request):
             raise status.bad_request("Upgrade request required")
         url = URL(node)
@@ -179,7 +180,7 @@ class NodeProxy:
         except (OSError, TimeoutError) as error:
             raise _unreachable(error) from error
         if answer.takeover is None:
-            raise _refusal(answer.status, answer.body)
+            return Response(answer.status, answer.body.encode(), content_type="text/plain; charset=utf-8")
         return Response(101, takeover=answer.takeover)
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from controlplane.apiserver.http import Request
+from controlplane.apiserver.http import Request, header_values
 
 log = logging.getLogger(__name__)
 _CHUNK = 64 * 1024
@@ -70,8 +70,7 @@ async def dial(request: Request, host: str, port: int, target: str, context: ssl
 def _head(request: Request, host: str, port: int, target: str) -> bytes:
     lines = [f"{request.method} {target} HTTP/1.1", f"Host: {host}:{port}"]
     for name in _FORWARDED:
-        if name in request.headers:
-            lines.append(f"{name}: {request.headers[name]}")
+        lines += [f"{name}: {value}" for value in header_values(request, name)]
     offered = [p.strip() for p in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
     if protocols := [p for p in offered if p and not p.startswith(_TOKEN_PROTOCOL)]:
         lines.append("Sec-WebSocket-Protocol: " + ", ".join(protocols))

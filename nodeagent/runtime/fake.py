@@ -12,12 +12,17 @@ import asyncio
 import dataclasses
 import os
 import re
+import socket
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from controlplane import clock
+<<<<<<< HEAD
 from nodeagent.linux.cgroups.usage import Usage
+=======
+from nodeagent.runtime import dial
+>>>>>>> f326c12 (Serve exec, attach and port-forward over SPDY/3.1 and every WebSocket protocol of Kubernetes)
 from nodeagent.runtime.interface import (
     ContainerConfig,
     ContainerEvent,
@@ -280,6 +285,11 @@ class FakeRuntime:
         if container.status.state is not ContainerState.RUNNING:
             raise RuntimeFailure(f"attach: container {container_id} is not running")
         return FakeSession(None, (), wants_stdin=container.config.stdin)
+
+    async def dial(self, sandbox_id: str, port: int) -> socket.socket:
+        if sandbox_id not in self.pods or self.pods[sandbox_id].status.state is not SandboxState.READY:
+            raise NotFound(f"port_forward: sandbox {sandbox_id!r} is not running")
+        return await dial.dial("", port)
 
     async def reopen_log(self, container_id: str) -> None:
         self._begin("reopen_log", container_id)

@@ -9,6 +9,7 @@ Source of the semantics: k8s.io/cri-api, pkg/apis/runtime/v1/api.proto.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -281,6 +282,9 @@ class Runtime(Protocol):
     async def exec(self, container_id: str, command: Sequence[str], *, tty: bool, stdin: bool) -> ExecSession: ...
 
     async def attach(self, container_id: str) -> ExecSession: ...
+
+    async def dial(self, sandbox_id: str, port: int) -> socket.socket:
+        """A non-blocking TCP connection to `port` of the sandbox's own localhost (the CRI's PortForward)."""
 
     async def reopen_log(self, container_id: str) -> None: ...
 

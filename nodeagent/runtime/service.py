@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import shutil
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from controlplane import clock
 from nodeagent.linux.cgroups import Cgroups, detect
 from nodeagent.linux.disk import tree_usage
 from nodeagent.linux.program import Program
-from nodeagent.runtime import plan, state
+from nodeagent.runtime import dial, plan, state
 from nodeagent.runtime.compile import Compiler
 from nodeagent.runtime.exec import Session
 from nodeagent.runtime.interface import (
@@ -270,6 +271,12 @@ class LinuxRuntime:
     async def attach(self, container_id: str) -> ExecSession:
         self._link_to("attach", container_id)
         return await Session.attach(self._get("attach", container_id))
+
+    async def dial(self, sandbox_id: str, port: int) -> socket.socket:
+        sandbox = self._pods.all.get(sandbox_id)
+        if sandbox is None or sandbox.state is not SandboxState.READY:
+            raise NotFound(f"port_forward: sandbox {sandbox_id!r} is not running")
+        return await dial.dial(sandbox.status().netns_path, port)
 
     # Inside.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 _LONGEST_HEAD = 32 * 1024
 _LONGEST_BODY = 1024 * 1024
 _IDLE_S = 120.0
+_GOODBYE_S = 5.0
 _HIGH_WATER = 256 * 1024
 _TEXT = "text/plain; charset=utf-8"
 
@@ -115,11 +117,13 @@ class Server:
             pass  # the client went away
         finally:
             # Abort after a graceful attempt: a peer that does not read must not hold the connection.
-            with contextlib.suppress(OSError, RuntimeError, TimeoutError, ssl.SSLError):
-                async with asyncio.timeout(5):
-                    writer.close()
-                    await writer.wait_closed()
-            writer.transport.abort()
+            try:
+                with contextlib.suppress(OSError, RuntimeError, TimeoutError, ssl.SSLError):
+                    async with asyncio.timeout(_GOODBYE_S):
+                        writer.close()
+                        await writer.wait_closed()
+            finally:
+                _abort(writer)
 
     async def _answer(self, request: Request) -> Response:
         try:
@@ -212,6 +216,14 @@ def _head(
     if close or length is None:
         lines.append("Connection: close")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def _abort(writer: asyncio.StreamWriter) -> None:
+    try:
+        writer.transport.abort()
+    except AttributeError:  # a TLS transport that was closed twice forgets what is below it (Python 3.11)
+        with contextlib.suppress(OSError):
+            writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
 def _identity(writer: asyncio.StreamWriter) -> tuple[str, tuple[str, ...]]:

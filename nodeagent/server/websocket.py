@@ -36,21 +36,21 @@ class WebSocket:
         self.protocol = protocol
         self._reader = reader
         self._writer = writer
-        self._sending = asyncio.Lock()
         self._closed = False
 
     @classmethod
     async def accept(cls, request: Request, protocols: tuple[str, ...]) -> WebSocket:
         """Complete the handshake with the first of the client's protocols that we know; ours come in order of
-        preference. Raises StatusError (400) if there is none."""
+        preference, and an empty one stands for a client that names none. Raises StatusError (400) if there is none."""
         offered = [p.strip() for p in request.headers.get("sec-websocket-protocol", "").split(",") if p.strip()]
-        protocol = next((p for p in protocols if p in offered), None)
+        protocol = next((p for p in protocols if p in (offered or [""])), None)
         key = request.headers.get("sec-websocket-key", "")
         if protocol is None or not key:
             raise bad_request(f"unable to upgrade: none of the subprotocols {offered} is served")
         proof = base64.b64encode(hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()).decode()
         head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        head += f"Sec-WebSocket-Accept: {proof}\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n"
+        head += f"Sec-WebSocket-Accept: {proof}\r\n"
+        head += f"Sec-WebSocket-Protocol: {protocol}\r\n\r\n" if protocol else "\r\n"
         request.writer.write(head.encode())
         return cls(request.reader, request.writer, protocol)
 
@@ -75,6 +75,27 @@ class WebSocket:
         """Send one binary message; returns when the connection took it (back-pressure). Raises OSError."""
         await self._send(_BINARY, payload)
 
+    async def send_text(self, payload: bytes) -> None:
+        """As `send`, marked as text."""
+        await self._send(_TEXT, payload)
+
+    async def read(self) -> bytes:
+        """For a tunnel (spdy.connection.Wire): the next message that is not empty; empty at the end."""
+        try:
+            while not (message := await self.receive()):
+                pass
+        except WebSocketClosed:
+            return b""
+        return message
+
+    def write(self, payload: bytes) -> None:
+        """For a tunnel: queue one binary message."""
+        self._write(_BINARY, payload)
+
+    async def drain(self) -> None:
+        """Until the connection took what was written. Raises OSError."""
+        await self._writer.drain()
+
     async def close(self, reason: bytes = struct.pack("!H", 1000)) -> None:
         """Say goodbye, once."""
         if not self._closed:
@@ -85,6 +106,10 @@ class WebSocket:
                 pass
 
     async def _send(self, opcode: int, payload: bytes) -> None:
+        self._write(opcode, payload)
+        await self._writer.drain()
+
+    def _write(self, opcode: int, payload: bytes) -> None:
         size = len(payload)
         if size < 126:
             head = struct.pack("!BB", 0x80 | opcode, size)
@@ -92,9 +117,7 @@ class WebSocket:
             head = struct.pack("!BBH", 0x80 | opcode, 126, size)
         else:
             head = struct.pack("!BBQ", 0x80 | opcode, 127, size)
-        async with self._sending:
-            self._writer.write(head + payload)
-            await self._writer.drain()
+        self._writer.write(head + payload)
 
     async def _frame(self) -> tuple[bool, int, bytes]:
         try:

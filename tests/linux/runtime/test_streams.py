@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from nodeagent.runtime.interface import ExecSession
+import pytest
+
+from nodeagent.runtime.interface import ExecSession, NotFound, RuntimeFailure
 
 Node = Any
 
@@ -143,3 +145,26 @@ async def test_attach_with_pipes_and_stdin_once(node: Node) -> None:
     assert await session.wait() == 0
     await session.close()
     assert await node.log(container_id) == "hello\nend\n"
+
+
+async def test_dialling_reaches_the_pods_own_localhost(node: Node) -> None:
+    sandbox = await node.sandbox()
+    up = await asyncio.create_subprocess_exec("nsenter", f"--net={sandbox.netns_path}", "ip", "link", "set", "lo", "up")
+    assert await up.wait() == 0
+    with pytest.raises(RuntimeFailure, match=r"IPv4: dial tcp4 127.0.0.1:8080: connect: connection refused IPv6: dial"):
+        await node.runtime.dial(sandbox.id, 8080)
+    await node.start("/bin/busybox", "nc", "-l", "-p", "8080", "-e", "/bin/echo", "hello", sandbox=sandbox)
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                sock = await node.runtime.dial(sandbox.id, 8080)
+                break
+            except RuntimeFailure:  # it does not listen yet
+                await asyncio.sleep(0.01)
+        reader, writer = await asyncio.open_connection(sock=sock)
+        assert await reader.read() == b"hello\n"
+    writer.close()
+    await writer.wait_closed()
+    await node.runtime.stop_sandbox(sandbox.id)
+    with pytest.raises(NotFound, match="is not running"):
+        await node.runtime.dial(sandbox.id, 8080)
