@@ -18,11 +18,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from controlplane import clock
-<<<<<<< HEAD
 from nodeagent.linux.cgroups.usage import Usage
-=======
 from nodeagent.runtime import dial
->>>>>>> f326c12 (Serve exec, attach and port-forward over SPDY/3.1 and every WebSocket protocol of Kubernetes)
 from nodeagent.runtime.interface import (
     ContainerConfig,
     ContainerEvent,
