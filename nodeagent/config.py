@@ -39,9 +39,9 @@ class Config:
     """Address that the agent's own server listens on."""
     port: int = 10250
     """Port of the agent's own server."""
-    tls_cert_file: str = str(DEFAULT.cert("nodeagent-server"))
+    tls_cert_file: str = str(DEFAULT.identity("nodeagent-server"))
     """Serving certificate."""
-    tls_private_key_file: str = str(DEFAULT.key("nodeagent-server"))
+    tls_private_key_file: str = str(DEFAULT.identity("nodeagent-server"))
     """Its key."""
     client_ca_file: str = str(DEFAULT.ca_cert)
     """Who may connect: clients with a certificate of this CA."""

@@ -1,11 +1,9 @@
-"""Private keys and the files that hold them.
+"""Private keys.
 
-Keys are ECDSA P-256: a millisecond to make (RSA 2048: a hundred), fast to verify in every TLS handshake. A file is
-written atomically (temporary file, fsync, rename), mode 0600, so a crash leaves the old file or the new one.
+Keys are ECDSA P-256: a millisecond to make (RSA 2048: a hundred), fast to verify in every TLS handshake. The files that
+hold them are written by pki.files.
 """
 
-import os
-import tempfile
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -43,18 +41,3 @@ def load_key(path: Path) -> PrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise NotAKey(f"{path}: not an elliptic-curve key")
     return key
-
-
-def write_secret(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write `path` atomically and durably with `mode`; its directory must exist."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

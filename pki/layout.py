@@ -1,7 +1,8 @@
 """Every path of Wherry's under /etc, /var/lib and /run, once.
 
-The same on a real node, under systemd and in a corner of the lab (which mounts its own directories at these places).
-Secrets live in `pki` and in kubeconfigs, all 0600; `ensure()` makes the directories 0700.
+The same on a real node, under systemd and in a corner of the lab (which mounts its own directories there).
+Configuration and what never changes is under /etc. Certificates that their holders renew are under /var/lib, a
+directory for each holder, since whoever renews must be able to replace the file. Who owns what: pki.owners.
 """
 
 from dataclasses import dataclass
@@ -38,16 +39,26 @@ class Layout:
         """The key that signs service-account tokens (control plane only)."""
         return self.pki / "sa.key"
 
-    def cert(self, name: str) -> Path:
-        """The certificate of a profile (pki.profiles), e.g. `apiserver`."""
-        return self.pki / f"{name}.crt"
-
-    def key(self, name: str) -> Path:
-        return self.pki / f"{name}.key"
+    @property
+    def service_account_public_key(self) -> Path:
+        return self.pki / "sa.pub"
 
     def kubeconfig(self, name: str) -> Path:
         """The kubeconfig of a component, e.g. `admin`, `scheduler`, `nodeagent`, `netproxy`."""
         return self.etc / f"{name}.conf"
+
+    def config(self, name: str) -> Path:
+        """A daemon's settings (its `--config`), e.g. `apiserver`."""
+        return self.etc / f"{name}.yaml"
+
+    @property
+    def identities(self) -> Path:
+        return self.data / "identity"
+
+    def identity(self, name: str) -> Path:
+        """The certificate and, in the same file, the key of a profile (pki.profiles), e.g. `apiserver`: replaced as
+        one by whoever renews them."""
+        return self.identities / HOLDERS.get(name, name) / f"{name}.pem"
 
     @property
     def store(self) -> Path:
@@ -78,18 +89,14 @@ class Layout:
         return self.run / "runtime"
 
     def ensure(self) -> None:
-        """Make the directories that daemons expect, 0700."""
-        for directory in (
-            self.etc,
-            self.pki,
-            self.data,
-            self.store.parent,
-            self.agent_root,
-            self.image_preload,
-            self.static_pods,
-            self.run,
-        ):
+        """Make the directories that daemons expect. Those that several users pass through are 0755, the others 0700."""
+        for directory in (self.etc, self.pki, self.data, self.identities):
+            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for directory in (self.store.parent, self.agent_root, self.image_preload, self.static_pods, self.run):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
+
+HOLDERS = {"apiserver-kubelet-client": "apiserver", "nodeagent-server": "nodeagent"}
+"""Profile -> the component that holds it, where that is not its name."""
 
 DEFAULT = Layout()

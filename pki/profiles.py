@@ -17,9 +17,14 @@ class Profile:
     server: bool = False
     client: bool = True
 
+    @property
+    def usages(self) -> tuple[str, ...]:
+        """In Kubernetes' words (pki.requests)."""
+        return ("digital signature", *("server auth",) * self.server, *("client auth",) * self.client)
+
 
 APISERVER = Profile("apiserver", "kube-apiserver", server=True, client=False)
-APISERVER_KUBELET_CLIENT = Profile("apiserver-kubelet-client", "kube-apiserver-kubelet-client", ("system:masters",))
+APISERVER_KUBELET_CLIENT = Profile("apiserver-kubelet-client", "kube-apiserver-kubelet-client")
 ADMIN = Profile("admin", "kubernetes-admin", ("system:masters",))
 SCHEDULER = Profile("scheduler", "system:kube-scheduler")
 CONTROLLERS = Profile("controllers", "system:kube-controller-manager")

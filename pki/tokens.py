@@ -5,6 +5,8 @@ it (TokenRequest) and verifies it. Format: Kubernetes' bound service account tok
 """
 
 import hashlib
+import hmac
+import json
 import re
 import secrets
 from base64 import urlsafe_b64encode
@@ -27,7 +29,7 @@ class InvalidToken(ValueError):
 def key_id(key: PrivateKey) -> str:
     """The `kid` of a signing key: base64url(SHA-256 of its public DER), as Kubernetes computes it."""
     der = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b"=").decode()
+    return _base64url(hashlib.sha256(der).digest())
 
 
 class Signer:
@@ -107,3 +109,24 @@ def split_bootstrap_token(token: str) -> tuple[str, str]:
         raise InvalidToken("a bootstrap token has the form [a-z0-9]{6}.[a-z0-9]{16}")
     identifier, _, secret = token.partition(".")
     return identifier, secret
+
+
+def sign_detached(content: bytes, identifier: str, secret: str) -> str:
+    """A JWS of `content` (HS256, key `secret`, `kid` the token's id) with the content left out: `header..signature`.
+    Kubernetes signs kube-public/cluster-info so (RFC 7515, appendix F)."""
+    header = _base64url(json.dumps({"alg": "HS256", "kid": identifier}, separators=(",", ":")).encode())
+    return f"{header}..{_mac(header, content, secret)}"
+
+
+def verify_detached(content: bytes, signature: str, identifier: str, secret: str) -> bool:
+    """Whether `signature` is one that `sign_detached` makes of these."""
+    return hmac.compare_digest(signature.encode(), sign_detached(content, identifier, secret).encode())
+
+
+def _mac(header: str, content: bytes, secret: str) -> str:
+    signed = f"{header}.{_base64url(content)}".encode()
+    return _base64url(hmac.new(secret.encode(), signed, hashlib.sha256).digest())
+
+
+def _base64url(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()

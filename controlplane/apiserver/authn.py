@@ -6,6 +6,7 @@ then against the cluster: its ServiceAccount, and the pod it is bound to, must s
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from controlplane import clock
@@ -15,6 +16,7 @@ from controlplane.apiserver.http import Handler, Request, Response, User
 from controlplane.store.cache import WatchCache
 from pki.tokens import InvalidToken, Signer
 
+PEER_ADDRESS = "wherry.internal/peer-address"
 _REMEMBERED = 4096
 _BOOTSTRAP_LENGTH = 23  # no JWT is that short
 
@@ -35,21 +37,32 @@ class Authenticator:
                 kind, _, token = header.partition(" ")
                 if kind.lower() != "bearer" or not token.strip():
                     raise status.unauthorized()
-                user = self.token(token.strip(), (self.signer.issuer,))
-                if user is None:
-                    raise status.unauthorized()
-                request.user = user
+                request.user = self._bearer(token.strip(), request)
             elif token := _websocket_token(request):
-                user = self.token(token, (self.signer.issuer,))
-                if user is None:
-                    raise status.unauthorized()
-                request.user = user
+                request.user = self._bearer(token, request)
+        elif request.info.resource == "certificatesigningrequests" and request.method == "POST":
+            request.user = _from_where(request)
         return await rest(request)
+
+    def _bearer(self, token: str, request: Request) -> User:
+        """Raises StatusError 401; of a bootstrap token it says why."""
+        if len(token) == _BOOTSTRAP_LENGTH:
+            try:
+                return bootstrap_tokens.user_of(self._cache, token, request.info)
+            except bootstrap_tokens.TokenRefused as refused:
+                raise refused.status() from None
+        user = self.token(token, (self.signer.issuer,))
+        if user is None:
+            raise status.unauthorized()
+        return user
 
     def token(self, token: str, audiences: Sequence[str]) -> User | None:
         """The user that `token` stands for, None if it is not good (any more)."""
         if len(token) == _BOOTSTRAP_LENGTH:
-            return bootstrap_tokens.user_of(self._cache, token)
+            try:
+                return bootstrap_tokens.user_of(self._cache, token)
+            except bootstrap_tokens.TokenRefused:
+                return None
         if not token.isascii():
             return None
         now = clock.wall_time()
@@ -92,6 +105,14 @@ class Authenticator:
         scope = f"{namespace}/" if namespace else ""
         cached = self._cache.get(f"core/{plural}/{scope}{reference.get('name')}")
         return cached is not None and cached.object["metadata"]["uid"] == reference.get("uid")
+
+
+def _from_where(request: Request) -> User:
+    """Who asks for a certificate, with the address that the request came from: what signers may trust a node's claim to
+    an address by (controllers.servingnames)."""
+    user, raw = request.user, request.transport_request
+    peer = raw.transport.get_extra_info("peername") if raw is not None and raw.transport is not None else None
+    return replace(user, extra={**user.extra, PEER_ADDRESS: (str(peer[0]),)}) if peer else user
 
 
 def _websocket_token(request: Request) -> str:

@@ -17,16 +17,16 @@ class Config:
     """The port to listen at; 0 lets the kernel choose."""
     store: str = f"sqlite://{PATHS.store}"
     """`sqlite://<absolute path>`, or `memory:` for tests (nothing survives)."""
-    tls_cert_file: str = str(PATHS.cert("apiserver"))
-    tls_private_key_file: str = str(PATHS.key("apiserver"))
+    tls_cert_file: str = str(PATHS.identity("apiserver"))
+    tls_private_key_file: str = str(PATHS.identity("apiserver"))
     client_ca_file: str = str(PATHS.ca_cert)
     """Who may show client certificates: those that this CA signed."""
     service_account_signing_key_file: str = str(PATHS.service_account_key)
     service_account_issuer: str = "https://kubernetes.default.svc.cluster.local"
     service_cluster_ip_range: str = "10.96.0.0/16"
     service_node_port_range: str = "30000-32767"
-    kubelet_client_certificate: str = str(PATHS.cert("apiserver-kubelet-client"))
-    kubelet_client_key: str = str(PATHS.key("apiserver-kubelet-client"))
+    kubelet_client_certificate: str = str(PATHS.identity("apiserver-kubelet-client"))
+    kubelet_client_key: str = str(PATHS.identity("apiserver-kubelet-client"))
     kubelet_certificate_authority: str = str(PATHS.ca_cert)
     kubernetes_version: str = ""
     """The served version, e.g. 1.37; empty: the newest definitions installed."""

@@ -1,4 +1,4 @@
-"""`wherry`: start, stop and look at a cluster on this machine.
+"""`wherry`: start, stop and look at a cluster on this machine; make this machine part of one (cli/machine/).
 
 Thin: it parses, asks the lab's supervisor (cli/lab/) and prints. Heavy imports happen in the commands that need them,
 so that `wherry kubeconfig` takes as long as Python takes to start.
@@ -13,6 +13,7 @@ import click
 
 from controlplane.cli.lab import control, preflight
 from controlplane.cli.lab.spec import Lab
+from controlplane.cli.machine import commands
 
 
 def _lab() -> Lab:
@@ -171,6 +172,9 @@ def kubeconfig() -> None:
     """Print the path of the admin kubeconfig."""
     click.echo(_lab().kubeconfig)
 
+
+for command in commands.COMMANDS:
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()

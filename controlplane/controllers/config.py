@@ -60,7 +60,13 @@ class Config:
 
     root_ca_file: str = field(default_factory=lambda: str(layout.DEFAULT.ca_cert))
     """The CA certificate published as kube-root-ca.crt in every namespace; "" publishes none."""
-    cluster_signing_cert_file: str = ""
-    """CA certificate that signs certificate requests; "" signs none. (Door: the signer is not built yet.)"""
+    cluster_signing_cert_file: str = field(default_factory=lambda: str(layout.DEFAULT.ca_cert))
+    """CA certificate that signs certificate requests."""
     cluster_signing_key_file: str = ""
-    """Its key."""
+    """Its key; "" signs none. No other process reads this file."""
+    cluster_signing_duration_seconds: float = 365 * 86_400.0
+    """How long certificates live, unless a shorter life is asked for."""
+    cluster_info_server: str = ""
+    """The API's URL in the public ConfigMap kube-public/cluster-info; "" takes that of our own kubeconfig."""
+    expired_token_retention_seconds: float = 3600.0
+    """How long expired bootstrap tokens are kept, so that who still shows one is told so."""

@@ -10,9 +10,13 @@ from collections.abc import Callable, Iterable
 
 from controlplane.client.leases import LeaderElector
 from controlplane.client.rest import Client, from_kubeconfig
+from controlplane.controllers.bootstrapsigner import BootstrapSigner
 from controlplane.controllers.clusterroleaggregation import ClusterRoleAggregation
 from controlplane.controllers.config import Config
 from controlplane.controllers.cronjob import CronJobController
+from controlplane.controllers.csrapproving import CertificateApprover
+from controlplane.controllers.csrcleaner import CertificateRequestCleaner
+from controlplane.controllers.csrsigning import CertificateSigner
 from controlplane.controllers.daemonset import DaemonSetController
 from controlplane.controllers.deployment import DeploymentController
 from controlplane.controllers.disruption import DisruptionController
@@ -30,6 +34,7 @@ from controlplane.controllers.rootca import RootCaPublisher
 from controlplane.controllers.serviceaccount import ServiceAccountController
 from controlplane.controllers.statefulset import StatefulSetController
 from controlplane.controllers.tainteviction import TaintEvictionController
+from controlplane.controllers.tokencleaner import TokenCleaner
 from controlplane.daemon import on_reload
 
 log = logging.getLogger(__name__)
@@ -39,6 +44,9 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     # what new namespaces and nodes wait for comes first
     ServiceAccountController,
     RootCaPublisher,
+    BootstrapSigner,
+    CertificateApprover,
+    CertificateSigner,
     NodeIpamController,
     NodeLifecycleController,
     TaintEvictionController,
@@ -55,6 +63,8 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     NamespaceController,
     ClusterRoleAggregation,
     PodGarbageCollector,
+    TokenCleaner,
+    CertificateRequestCleaner,
     GarbageCollector,
 )
 
@@ -80,7 +90,7 @@ async def run(
         chosen = [c for c in chosen if c is not NodeIpamController]
     controllers = [each(context) for each in chosen]
     for controller in controllers:
-        if isinstance(controller, RootCaPublisher):
+        if isinstance(controller, RootCaPublisher | BootstrapSigner):
             on_reload(controller.reload)
     async with asyncio.TaskGroup() as group:
         for work in context.background():

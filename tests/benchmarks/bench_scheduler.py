@@ -84,11 +84,12 @@ async def measure(nodes, pods, directory):
         "controlplane.apiserver", directory,
         "--advertise-address", "127.0.0.1", "--bind-address", "127.0.0.1", "--secure-port", str(port),
         "--store", f"sqlite://{directory}/wherry.db",
-        "--tls-cert-file", str(layout.cert("apiserver")), "--tls-private-key-file", str(layout.key("apiserver")),
+        "--tls-cert-file", str(layout.identity("apiserver")),
+        "--tls-private-key-file", str(layout.identity("apiserver")),
         "--client-ca-file", str(layout.ca_cert),
         "--service-account-signing-key-file", str(layout.service_account_key),
-        "--kubelet-client-certificate", str(layout.cert("apiserver-kubelet-client")),
-        "--kubelet-client-key", str(layout.key("apiserver-kubelet-client")),
+        "--kubelet-client-certificate", str(layout.identity("apiserver-kubelet-client")),
+        "--kubelet-client-key", str(layout.identity("apiserver-kubelet-client")),
         "--kubelet-certificate-authority", str(layout.ca_cert), "--log-level", "warning",
     )  # fmt: skip
     client = from_kubeconfig(str(layout.kubeconfig("admin")))

@@ -74,12 +74,12 @@ class ApiServer:
             sys.executable, "-m", "controlplane.apiserver",
             "--advertise-address", "127.0.0.1", "--bind-address", "127.0.0.1", "--secure-port", str(self.port),
             "--store", f"sqlite://{directory}/wherry.db",
-            "--tls-cert-file", str(self.layout.cert("apiserver")),
-            "--tls-private-key-file", str(self.layout.key("apiserver")),
+            "--tls-cert-file", str(self.layout.identity("apiserver")),
+            "--tls-private-key-file", str(self.layout.identity("apiserver")),
             "--client-ca-file", str(self.layout.ca_cert),
             "--service-account-signing-key-file", str(self.layout.service_account_key),
-            "--kubelet-client-certificate", str(self.layout.cert("apiserver-kubelet-client")),
-            "--kubelet-client-key", str(self.layout.key("apiserver-kubelet-client")),
+            "--kubelet-client-certificate", str(self.layout.identity("apiserver-kubelet-client")),
+            "--kubelet-client-key", str(self.layout.identity("apiserver-kubelet-client")),
             "--kubelet-certificate-authority", str(self.layout.ca_cert), "--log-level", "warning",
         ]  # fmt: skip
 

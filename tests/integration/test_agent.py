@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 
 from controlplane.client.fake import FakeAPI
+from controlplane.client.transport import Answer
 from nodeagent.agent import Agent
 from nodeagent.config import Config
 from nodeagent.runtime.fake import FakeRuntime
@@ -52,11 +53,22 @@ async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
             await asyncio.sleep(0.005)
 
 
+class Api(FakeAPI):
+    """The fake, which also judges who may use a node's agent: as in a real cluster, the API server's own identity."""
+
+    async def request(self, method: str, target: str, body: bytes = b"", **rest: Any) -> Answer:
+        if not target.endswith("/subjectaccessreviews"):
+            return await super().request(method, target, body, **rest)
+        review = json.loads(body)
+        allowed = review["spec"]["user"] == "kube-apiserver-kubelet-client"
+        return Answer(201, {}, json.dumps({**review, "status": {"allowed": allowed}}).encode())
+
+
 @dataclass
 class Rig:
     layout: Layout
     config: Config
-    api: FakeAPI = field(default_factory=FakeAPI)
+    api: Api = field(default_factory=Api)
     runtime: FakeRuntime = field(default_factory=FakeRuntime)
     net: Net = field(default_factory=Net)
     agent: Agent | None = None
@@ -100,7 +112,7 @@ class Rig:
     def session(self, who: str = "apiserver-kubelet-client") -> aiohttp.ClientSession:
         context = ssl.create_default_context(cafile=str(self.layout.ca_cert))
         if who:
-            context.load_cert_chain(self.layout.cert(who), self.layout.key(who))
+            context.load_cert_chain(self.layout.identity(who), self.layout.identity(who))
         assert self.agent is not None
         connector = aiohttp.TCPConnector(ssl=context)
         return aiohttp.ClientSession(f"https://127.0.0.1:{self.agent.port}", connector=connector)
@@ -116,7 +128,8 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     config = Config(
         kubeconfig=str(layout.kubeconfig("nodeagent")), node_name="node-1", node_ip="127.0.0.1",
         root_dir=str(layout.agent_root), log_dir=str(tmp_path / "logs"), address="127.0.0.1", port=0,
-        tls_cert_file=str(layout.cert("nodeagent-server")), tls_private_key_file=str(layout.key("nodeagent-server")),
+        tls_cert_file=str(layout.identity("nodeagent-server")),
+        tls_private_key_file=str(layout.identity("nodeagent-server")),
         client_ca_file=str(layout.ca_cert), image_preload_dir="", static_pod_path="",
     )  # fmt: skip
     rig = Rig(layout, config)
@@ -202,6 +215,8 @@ async def test_who_may_ask_what(rig: Rig) -> None:
             assert (answer.status, await answer.text()) == (401, "Unauthorized")
     async with rig.session() as server, server.get("/pods") as answer:
         assert answer.status == 200 and (await answer.json())["items"] == []
+    async with rig.session("nodeagent") as another, another.get("/pods") as answer:
+        assert answer.status == 403
     async with rig.session() as server, server.get("/nothing") as answer:
         assert answer.status == 404
     async with rig.session() as server, server.get("/metrics") as answer:

@@ -58,7 +58,7 @@ async def served(tmp_path: Path) -> AsyncIterator[tuple[FakeAPI, Layout]]:
     provision.control_plane(layout, ca, "https://127.0.0.1:1", ["127.0.0.1"], now)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(layout.ca_cert))
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(layout.cert("apiserver"), layout.key("apiserver"))
+    context.load_cert_chain(layout.identity("apiserver"), layout.identity("apiserver"))
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
     await site.start()
     port = runner.addresses[0][1]

@@ -113,8 +113,8 @@ async def cluster(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIter
             "127.0.0.1",
             store="memory:",
             service_account_signing_key_file=str(layout.service_account_key),
-            kubelet_client_certificate=str(layout.cert("apiserver-kubelet-client")),
-            kubelet_client_key=str(layout.key("apiserver-kubelet-client")),
+            kubelet_client_certificate=str(layout.identity("apiserver-kubelet-client")),
+            kubelet_client_key=str(layout.identity("apiserver-kubelet-client")),
             kubelet_certificate_authority=str(layout.ca_cert),
         )
     )

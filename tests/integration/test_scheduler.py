@@ -46,12 +46,12 @@ class Cluster:
             "bind-address": "127.0.0.1",
             "secure-port": self.port,
             "store": f"sqlite://{self.directory}/wherry.db",
-            "tls-cert-file": layout.cert("apiserver"),
-            "tls-private-key-file": layout.key("apiserver"),
+            "tls-cert-file": layout.identity("apiserver"),
+            "tls-private-key-file": layout.identity("apiserver"),
             "client-ca-file": layout.ca_cert,
             "service-account-signing-key-file": layout.service_account_key,
-            "kubelet-client-certificate": layout.cert("apiserver-kubelet-client"),
-            "kubelet-client-key": layout.key("apiserver-kubelet-client"),
+            "kubelet-client-certificate": layout.identity("apiserver-kubelet-client"),
+            "kubelet-client-key": layout.identity("apiserver-kubelet-client"),
             "kubelet-certificate-authority": layout.ca_cert,
         }
         arguments = [f"--{name}={value}" for name, value in flags.items()]

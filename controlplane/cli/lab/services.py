@@ -77,13 +77,13 @@ def _apiserver(lab: Lab, node: Node) -> Callable[[Callable[[], None]], None]:
         bind_address="0.0.0.0",
         secure_port=6443,
         store=f"sqlite://{PATHS.store}",
-        tls_cert_file=str(PATHS.cert("apiserver")),
-        tls_private_key_file=str(PATHS.key("apiserver")),
+        tls_cert_file=str(PATHS.identity("apiserver")),
+        tls_private_key_file=str(PATHS.identity("apiserver")),
         client_ca_file=str(PATHS.ca_cert),
         service_account_signing_key_file=str(PATHS.service_account_key),
         service_cluster_ip_range=lab.service_cidr,
-        kubelet_client_certificate=str(PATHS.cert(kubelet)),
-        kubelet_client_key=str(PATHS.key(kubelet)),
+        kubelet_client_certificate=str(PATHS.identity(kubelet)),
+        kubelet_client_key=str(PATHS.identity(kubelet)),
         kubelet_certificate_authority=str(PATHS.ca_cert),
     )
     return _daemon(serve, config)
@@ -93,7 +93,13 @@ def _controllers(lab: Lab) -> Callable[[Callable[[], None]], None]:
     from controlplane.controllers.config import Config
     from controlplane.controllers.manager import serve
 
-    return _daemon(serve, _config(Config, cluster_cidr=lab.cluster_cidr, leader_elect_identity=lab.nodes[0].name))
+    config = _config(
+        Config,
+        cluster_cidr=lab.cluster_cidr,
+        leader_elect_identity=lab.nodes[0].name,
+        cluster_signing_key_file=str(PATHS.ca_key),
+    )
+    return _daemon(serve, config)
 
 
 def _scheduler(lab: Lab) -> Callable[[Callable[[], None]], None]:

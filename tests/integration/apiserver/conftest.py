@@ -122,11 +122,12 @@ class Server:
         self._flags = {
             "advertise-address": "127.0.0.1", "bind-address": "127.0.0.1", "secure-port": str(self.port),
             "store": f"sqlite://{layout.store}",
-            "tls-cert-file": str(layout.cert("apiserver")), "tls-private-key-file": str(layout.key("apiserver")),
+            "tls-cert-file": str(layout.identity("apiserver")),
+            "tls-private-key-file": str(layout.identity("apiserver")),
             "client-ca-file": str(layout.ca_cert),
             "service-account-signing-key-file": str(layout.service_account_key),
-            "kubelet-client-certificate": str(layout.cert("apiserver-kubelet-client")),
-            "kubelet-client-key": str(layout.key("apiserver-kubelet-client")),
+            "kubelet-client-certificate": str(layout.identity("apiserver-kubelet-client")),
+            "kubelet-client-key": str(layout.identity("apiserver-kubelet-client")),
             "kubelet-certificate-authority": str(layout.ca_cert),
             **{name.replace("_", "-"): value for name, value in flags.items()},
         }  # fmt: skip
@@ -202,6 +203,9 @@ class Server:
     def _load(self, kubeconfig: Path) -> ssl.SSLContext:
         user = yaml.safe_load(kubeconfig.read_text())["users"][0]["user"]
         context = ssl.create_default_context(cafile=str(self.layout.ca_cert))
+        if "client-certificate" in user:
+            context.load_cert_chain(user["client-certificate"])
+            return context
         with tempfile.NamedTemporaryFile() as pem:
             pem.write(base64.b64decode(user["client-certificate-data"]) + base64.b64decode(user["client-key-data"]))
             pem.flush()

@@ -13,7 +13,8 @@ from cryptography import x509
 
 from pki import profiles, provision, tokens
 from pki.authority import Authority
-from pki.keys import NotAKey, load_key, new_key, write_secret
+from pki.files import write_secret
+from pki.keys import NotAKey, load_key, new_key
 from pki.layout import Layout
 
 NOW = datetime.now(UTC)
@@ -95,14 +96,15 @@ def test_provision_writes_private_files_and_keeps_them(tmp_path: Path) -> None:
     ca = provision.authority(layout, NOW)
     provision.control_plane(layout, ca, "https://10.77.0.11:6443", ["10.77.0.11", "10.96.0.1"], NOW)
     provision.node(layout, ca, "https://10.77.0.11:6443", "node-1", ["10.77.0.11"], NOW)
-    files = {p: p.read_bytes() for p in layout.etc.rglob("*") if p.is_file()}
-    for path in files:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        assert mode == (0o644 if path.suffix in (".crt", ".pub") else 0o600), path
+    files = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    for path, content in files.items():
+        private = b"PRIVATE KEY" in content or path == layout.kubeconfig("admin")
+        assert stat.S_IMODE(path.stat().st_mode) == (0o600 if private else 0o644), path
+    assert len(files) == 16
     again = provision.authority(layout, NOW)
     provision.control_plane(layout, again, "https://10.77.0.11:6443", ["10.77.0.11"], NOW)
     provision.node(layout, again, "https://10.77.0.11:6443", "node-1", ["10.77.0.11"], NOW)
-    assert files == {p: p.read_bytes() for p in layout.etc.rglob("*") if p.is_file()}
+    assert files == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     config = json.loads(layout.kubeconfig("admin").read_text())
     shown = x509.load_pem_x509_certificate(b64decode(config["users"][0]["user"]["client-certificate-data"]))
     shown.verify_directly_issued_by(ca.certificate)

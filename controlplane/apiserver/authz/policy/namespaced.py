@@ -10,6 +10,8 @@ _SIGNER = "system:controller:bootstrap-signer"
 _CLOUD = "system:controller:cloud-provider"
 _CLEANER = "system:controller:token-cleaner"
 _AUTHENTICATION = "extension-apiserver-authentication-reader"
+_LEASES = "kube-node-lease"
+_INFO, _HEARTBEATS = "wherry:cluster-info", "wherry:heartbeats"
 _LOCK = "system::leader-locking-"
 _MANAGER, _SCHEDULER = "kube-controller-manager", "kube-scheduler"
 
@@ -35,6 +37,9 @@ ROLES: dict[tuple[str, str], list[Object]] = {
         can("update", "core", "configmaps", "cluster-info"),
         EVENTS,
     ],
+    # Ours, as kubeadm makes them: what a machine that joins reads before and after anybody knows it.
+    (_PUBLIC, _INFO): [can("get", "core", "configmaps", "cluster-info")],
+    (_LEASES, _HEARTBEATS): [can("get", "coordination.k8s.io", "leases")],
 }
 
 ROLE_BINDINGS: dict[tuple[str, str], tuple[str, list[tuple[str, str]]]] = {
@@ -58,5 +63,7 @@ ROLE_BINDINGS: dict[tuple[str, str], tuple[str, list[tuple[str, str]]]] = {
     (_SYSTEM, _CLOUD): (_CLOUD, [("ServiceAccount", "cloud-provider")]),
     (_SYSTEM, _CLEANER): (_CLEANER, [("ServiceAccount", "token-cleaner")]),
     (_PUBLIC, _SIGNER): (_SIGNER, [("ServiceAccount", "bootstrap-signer")]),
+    (_PUBLIC, _INFO): (_INFO, [("Group", "system:unauthenticated"), ("Group", "system:authenticated")]),
+    (_LEASES, _HEARTBEATS): (_HEARTBEATS, [("Group", "system:bootstrappers")]),
 }
 """Role of the same namespace, and subjects as (kind, name); service accounts are those of kube-system."""

@@ -135,6 +135,17 @@ CLUSTER_ROLES: dict[str, list[Object]] = {
     "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient": [
         can("create", "certificates.k8s.io", "certificatesigningrequests/selfnodeclient"),
     ],
+    # Ours: which requests for certificates are approved by themselves (controllers.csrapproving).
+    "wherry:certificates:node": [
+        can("create", "certificates.k8s.io",
+            "certificatesigningrequests/selfnodeserving certificatesigningrequests/nodeproxyclient"),
+    ],
+    "wherry:certificates:self": [
+        can("create get", "certificates.k8s.io", "certificatesigningrequests"),
+        can("create", "certificates.k8s.io", "certificatesigningrequests/selfclient"),
+    ],
+    # Ours: a machine that joins looks whether its name is taken.
+    "wherry:get-nodes": [can("get", "core", "nodes")],
     **{
         f"system:certificates.k8s.io:{signer}-approver": [
             can("approve", "certificates.k8s.io", "signers", _SIGNERS + signer),
@@ -181,6 +192,20 @@ BINDINGS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "system:kube-scheduler": ("system:kube-scheduler", [("User", "system:kube-scheduler")]),
     "system:kube-controller-manager": ("system:kube-controller-manager", [("User", "system:kube-controller-manager")]),
     "system:node-bootstrapper": ("system:node-bootstrapper", [("Group", "system:bootstrappers")]),
+    "wherry:node-autoapprove-bootstrap": (
+        "system:certificates.k8s.io:certificatesigningrequests:nodeclient", [("Group", "system:bootstrappers")],
+    ),
+    "wherry:node-autoapprove-certificate-rotation": (
+        "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", [("Group", "system:nodes")],
+    ),
+    "wherry:certificates:node": ("wherry:certificates:node", [("Group", "system:nodes")]),
+    "wherry:certificates:self": (
+        "wherry:certificates:self",
+        [("User", "system:kube-scheduler"), ("User", "system:kube-controller-manager"), ("User", "system:kube-proxy")],
+    ),
+    "wherry:get-nodes": ("wherry:get-nodes", [("Group", "system:bootstrappers")]),
+    # Ours: the API server's own identity towards node agents is no master.
+    "wherry:kubelet-api-admin": ("system:kubelet-api-admin", [("User", "kube-apiserver-kubelet-client")]),
     "system:volume-scheduler": ("system:volume-scheduler", [("User", "system:kube-scheduler")]),
     "system:kube-dns": ("system:kube-dns", [("ServiceAccount", "kube-dns")]),
     "system:service-account-issuer-discovery": (

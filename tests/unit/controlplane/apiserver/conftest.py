@@ -88,8 +88,8 @@ def config(keys: Layout, **settings: Any) -> Config:
         "192.0.2.1",
         **{"store": "memory:", **settings},
         service_account_signing_key_file=str(keys.service_account_key),
-        kubelet_client_certificate=str(keys.cert("apiserver-kubelet-client")),
-        kubelet_client_key=str(keys.key("apiserver-kubelet-client")),
+        kubelet_client_certificate=str(keys.identity("apiserver-kubelet-client")),
+        kubelet_client_key=str(keys.identity("apiserver-kubelet-client")),
         kubelet_certificate_authority=str(keys.ca_cert),
     )
 

@@ -56,4 +56,4 @@ def test_controllers_are_bound_to_accounts_of_their_name() -> None:
 
 def test_namespaced_ones_are_in_system_namespaces() -> None:
     found = {obj["metadata"].get("namespace") for obj in OBJECTS if not obj["kind"].startswith("Cluster")}
-    assert found == {"kube-system", "kube-public"}
+    assert found == {"kube-system", "kube-public", "kube-node-lease"}
