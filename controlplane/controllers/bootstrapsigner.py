@@ -8,11 +8,13 @@ Kubernetes' controller only signs what kubeadm wrote; ours writes it too, since 
 
 import asyncio
 import json
+import logging
 from pathlib import Path
 
 from controlplane import clock
 from controlplane.api.status import StatusError
 from controlplane.client import credentials
+from controlplane.client.errors import ConfigurationError
 from controlplane.client.informer import Informer
 from controlplane.client.resources import CONFIGMAPS, SECRETS
 from controlplane.controllers import bootstraptokens, meta
@@ -21,7 +23,9 @@ from controlplane.controllers.reconcile import Context, Controller
 from pki import kubeconfig
 from pki.tokens import sign_detached
 
+log = logging.getLogger(__name__)
 NAMESPACE, NAME = "kube-public", "cluster-info"
+_RETRY_S = 60.0
 _SIGNATURE = "jws-kubeconfig-"
 
 
@@ -86,7 +90,11 @@ class BootstrapSigner(Controller):
             await super().run()
 
     async def reconcile(self, key: str) -> float | None:
-        wanted = contents(self.config)
+        try:
+            wanted = contents(self.config)
+        except (OSError, ConfigurationError) as error:
+            log.warning("published=%s/%s ok=false error=%s", NAMESPACE, NAME, error)
+            return _RETRY_S
         if not wanted:
             return None
         now = clock.wall_time()
