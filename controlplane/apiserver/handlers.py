@@ -18,6 +18,7 @@ from controlplane.apiserver.registry.generic import Attributes, DeleteOptions, R
 from controlplane.apiserver.registry.ownership import check_patch_options, field_manager
 from controlplane.apiserver.registry.selection import selection
 from controlplane.apiserver.requestinfo import RequestInfo
+from controlplane.store.cache import Cached
 
 Object = dict[str, Any]
 _CONNECT = ("log", "exec", "attach", "portforward", "proxy")
@@ -67,8 +68,12 @@ class Handlers:
     async def _get(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
         if resource.kind == "ComponentStatus":
             raise status.not_found(resource.group_resource, info.name)
-        view = views.of(request, resource, listing=False)
-        return Response(body=view.data(self.registry.find(resource, info.namespace, info.name)))
+        view = views.of(request, resource)
+        if request.query_string:
+            cached = await listing.find(self.registry, request, resource, info.namespace, info.name)
+        else:
+            cached = self.registry.find(resource, info.namespace, info.name)
+        return _answer(view, cached)
 
     async def _list(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
         return await listing.list_objects(self.registry, request, resource, info.namespace)
@@ -86,20 +91,20 @@ class Handlers:
             name = binding["metadata"].get("name", "")
             answer = await pods.bind(self.registry, self._pods(), info.namespace, name, binding, request.user)
             return Response(201, to_json(answer))
-        view = views.of(request, resource, listing=False)
+        view = views.of(request, resource)
         obj = self.registry.decode(request, resource)
         manager = field_manager(request, "CreateOptions")
         made = await self.registry.create(
             resource, obj, info.namespace, request.user, manager=manager, dry_run=is_dry_run(request)
         )
-        return Response(201, view.data(made))
+        return _answer(view, made, 201)
 
     async def _update(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
         return await self._put(request, info, resource, "")
 
     async def _put(self, request: Request, info: RequestInfo, resource: Resource, subresource: str) -> Response:
         obj = self.registry.decode(request, resource)
-        view = views.of(request, resource, listing=False)
+        view = views.of(request, resource)
         dry_run = is_dry_run(request)
         manager = field_manager(request, "UpdateOptions")
         strategy = self.registry.strategy(resource)
@@ -109,7 +114,7 @@ class Handlers:
             made = await self.registry.create(
                 resource, obj, info.namespace, request.user, manager=manager, dry_run=dry_run
             )
-            return Response(201, view.data(made))
+            return _answer(view, made, 201)
 
         async def replace(_: Object) -> Object:
             return obj
@@ -118,7 +123,7 @@ class Handlers:
             resource, info.namespace, info.name, request.user, replace,
             subresource=subresource, manager=manager, dry_run=dry_run,
         )  # fmt: skip
-        return Response(body=view.data(cached))
+        return _answer(view, cached)
 
     async def _patch(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
         return await self._patched(request, info, resource, "")
@@ -129,7 +134,7 @@ class Handlers:
         if kind == "apply":
             return await self._apply(request, info, resource, subresource, content, force=force)
         manager = field_manager(request, "PatchOptions")
-        view = views.of(request, resource, listing=False)
+        view = views.of(request, resource)
         dry_run = is_dry_run(request)
         mode = field_validation(request)
         definitions = self.registry.definitions
@@ -147,14 +152,14 @@ class Handlers:
             subresource=subresource, manager=manager, dry_run=dry_run,
         )  # fmt: skip
         request.warnings += warned
-        return Response(body=view.data(cached))
+        return _answer(view, cached)
 
     async def _apply(
         self, request: Request, info: RequestInfo, resource: Resource, subresource: str, config: Object, *, force: bool
     ) -> Response:
         """Server-side apply: of the object, or through a subresource of an object that is there."""
         registry, user, manager = self.registry, request.user, request.query["fieldManager"]
-        view = views.of(request, resource, listing=False)
+        view = views.of(request, resource)
         dry_run, mode = is_dry_run(request), field_validation(request)
         patches.check_applied(config, resource, info.name, info.namespace)
         warned: list[str] = []
@@ -172,12 +177,12 @@ class Handlers:
                 dry_run=dry_run,
             )  # fmt: skip
             request.warnings += warned
-            return Response(201, view.data(made))
+            return _answer(view, made, 201)
         cached = await registry.update(
             resource, info.namespace, info.name, user, change, subresource=subresource, manager=None, dry_run=dry_run
         )
         request.warnings += warned
-        return Response(body=view.data(cached))
+        return _answer(view, cached)
 
     async def _delete(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
         options = self.registry.delete_options(request)
@@ -294,3 +299,7 @@ class Handlers:
         found = self.table.find("", "v1", "pods")
         assert found is not None
         return found
+
+
+def _answer(view: views.View, cached: Cached, code: int = 200) -> Response:
+    return Response(code, view.body(cached), content_type=view.content_type)

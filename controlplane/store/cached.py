@@ -1,7 +1,8 @@
 """What the cache holds and hands out: an object as bytes, and an event about it. Shared by everybody, so: read only.
 
 Bytes are what most requests need; the decoded dict is made when somebody asks and forgotten again after a while,
-because it is about eight times as big as its JSON. `labels` are kept: selectors ask for them again and again.
+because it is about eight times as big as its JSON. Another encoding of the object (what it is, only its maker knows)
+can be kept beside it, bounded in the same way. `labels` are kept: selectors ask for them again and again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,17 @@ class _Labelled(msgspec.Struct, gc=False):
     metadata: _Metadata
 
 
+class _WithMetadata(msgspec.Struct, gc=False):
+    metadata: dict[str, Any]
+
+
+class _WithRawMetadata(msgspec.Struct, gc=False):
+    metadata: msgspec.Raw
+
+
 _decode_labels = msgspec.json.Decoder(_Labelled).decode
+_decode_metadata = msgspec.json.Decoder(_WithMetadata).decode
+_cut_metadata = msgspec.json.Decoder(_WithRawMetadata).decode
 _NO_LABELS: dict[str, str] = {}
 
 
@@ -52,7 +63,25 @@ class Decoded:
         self._bytes = 0
 
 
+class Encoded:
+    """Which objects have another encoding beside their JSON at the moment, oldest first; bounded like `Decoded`."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self._queue: deque[tuple[Cached, int]] = deque()
+        self._bytes = 0
+
+    def add(self, cached: Cached, size: int) -> None:
+        self._queue.append((cached, size))
+        self._bytes += size
+        while self._bytes > self.limit_bytes and len(self._queue) > 1:
+            oldest, size = self._queue.popleft()
+            self._bytes -= size
+            oldest._kept = None
+
+
 decoded = Decoded(limit_bytes=4 << 20)
+encoded = Encoded(limit_bytes=32 << 20)
 
 
 class Cached(msgspec.Struct, gc=False, eq=False, weakref=False):
@@ -64,6 +93,7 @@ class Cached(msgspec.Struct, gc=False, eq=False, weakref=False):
     create_revision: int
     _object: dict[str, Any] | None = None
     _labels: dict[str, str] | None = None
+    _kept: tuple[str, bytes] | None = None
 
     @property
     def object(self) -> dict[str, Any]:
@@ -81,6 +111,30 @@ class Cached(msgspec.Struct, gc=False, eq=False, weakref=False):
         if labels is None:
             labels = self._labels = _decode_labels(self.data).metadata.labels or _NO_LABELS
         return labels
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Only the metadata, without decoding the rest if it is not decoded anyway. Not to be changed."""
+        if self._object is not None:
+            found: dict[str, Any] = self._object["metadata"]
+            return found
+        return _decode_metadata(self.data).metadata
+
+    @property
+    def raw_metadata(self) -> memoryview:
+        """The metadata's JSON, cut out of `data`."""
+        return memoryview(_cut_metadata(self.data).metadata)
+
+    def kept(self, form: str) -> bytes | None:
+        """What `keep` was told, if it is still there."""
+        kept = self._kept
+        return kept[1] if kept is not None and kept[0] == form else None
+
+    def keep(self, form: str, data: bytes) -> None:
+        """Keep an encoding of this object, in place of another, for whoever asks next."""
+        if self._kept is None:
+            encoded.add(self, len(data))
+        self._kept = form, data
 
     def at_revision(self, revision: int) -> Cached:
         """The same content with another resourceVersion: what a watcher is told when the object left its selection."""

@@ -1,7 +1,8 @@
 """Bodies in, bytes out.
 
 In: JSON, YAML or Kubernetes' protobuf envelope become one dict. Out: an object is encoded once, with kind, apiVersion
-and metadata first, so that `splice` finds where the resourceVersion goes without parsing.
+and metadata first, so that `splice` finds where the resourceVersion goes without parsing; its protobuf message is made
+when the first client asks for it, and kept.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from controlplane.api import convert, status
+from controlplane.api import convert, status, wire
 from controlplane.api.resources import Resource
 from controlplane.api.validate import duplicate_fields
 from controlplane.apiserver.http import Request
@@ -47,8 +48,6 @@ def decode_body(request: Request) -> tuple[Any, list[str]]:
         except (ValueError, RecursionError) as error:
             raise status.bad_request(f"error decoding the request body: {error}") from None
     if kind == "application/vnd.kubernetes.protobuf":
-        from controlplane.api import wire
-
         try:
             return wire.decode(body), []
         except ValueError as error:
@@ -84,3 +83,16 @@ def in_version(cached: Cached, resource: Resource) -> bytes:
     if convert.same_shape(resource.kind, stored, wanted):
         return cached.data.replace(b'"apiVersion":"%b"' % stored.encode(), b'"apiVersion":"%b"' % wanted.encode(), 1)
     return _encode_json(convert.convert(cached.object, wanted))
+
+
+def wire_message(cached: Cached, resource: Resource) -> bytes:
+    """A stored object as `resource`'s protobuf message, which must have one."""
+    version = resource.api_version
+    made = cached.kept(version)
+    if made is None:
+        name = wire.message_of(version, resource.kind)
+        assert name is not None
+        obj = cached.object
+        made = wire.message(name, obj if version == resource.storage_version else convert.convert(obj, version))
+        cached.keep(version, made)
+    return made

@@ -16,16 +16,14 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
 from controlplane.api import status
-from controlplane.apiserver.registry.codec import to_json
 from controlplane.apiserver.streams import Chunk, Sink
 from controlplane.store.broadcaster import Overflow
 from controlplane.store.cache import CacheEvent, WatchCache
-from controlplane.store.cached import watch_line
 from controlplane.store.interface import StoreError
 
 log = logging.getLogger(__name__)
 BOOKMARK_S = 60.0
-TOO_SLOW = watch_line("ERROR", to_json(status.expired("the watch fell too far behind").to_dict()))
+TOO_SLOW = status.expired("the watch fell too far behind")
 
 
 class Encoder(Protocol):
@@ -35,6 +33,8 @@ class Encoder(Protocol):
         """A line for each event that is seen at all."""
 
     def bookmark(self, revision: int) -> bytes: ...
+    def error(self, error: status.StatusError) -> bytes:
+        """The event that ends a watch."""
 
 
 class Member:
@@ -97,7 +97,7 @@ class Group:
             while True:
                 self._dispatch(await self._watcher.next(BOOKMARK_S))
         except Overflow:
-            self._end(TOO_SLOW)
+            self._end(self._encoder.error(TOO_SLOW))
         except StoreError:
             self._end(b"")
         except Exception:
@@ -117,7 +117,7 @@ class Group:
             chunk = Chunk(lines[0] if len(lines) == 1 else b"".join(lines))
             for member in tuple(self._members):
                 if not member.sink.write(chunk):
-                    member.end(TOO_SLOW)
+                    member.end(self._encoder.error(TOO_SLOW))
                     self._members.pop(member, None)
         now = asyncio.get_running_loop().time()
         if now - self._marked_at >= BOOKMARK_S:

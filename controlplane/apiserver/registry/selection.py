@@ -65,16 +65,6 @@ def _asked(request: Request, resource: Resource) -> Selection:
     return Selection(labels, chosen, chosen.exact("metadata.name") or "")
 
 
-def number(request: Request, name: str) -> int | None:
-    """A non-negative integer parameter, None if it is not there. Raises StatusError 400."""
-    text = request.query.get(name, "") if request.query_string else ""
-    if not text:
-        return None
-    if not text.isascii() or not text.isdigit():
-        raise status.bad_request(f"invalid value for {name}: {text!r}")
-    return int(text)
-
-
 async def wait_for(cache: WatchCache, revision: int) -> None:
     """Until the cache has reached `revision`. Raises StatusError 504 if it does not come."""
     if cache.revision >= revision:

@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from controlplane import clock
 from controlplane.api import status
 from controlplane.api.resources import Resource
 from controlplane.apiserver.http import Request, Response
+from controlplane.apiserver.registry import options as list_options
 from controlplane.apiserver.registry import views
-from controlplane.apiserver.registry.codec import to_json
 from controlplane.apiserver.registry.fanout import TOO_SLOW, Fanout, Member
 from controlplane.apiserver.registry.generic import Registry
-from controlplane.apiserver.registry.listing import invalid_list
+from controlplane.apiserver.registry.options import ListOptions
 from controlplane.apiserver.registry.selection import (
     EVERYTHING_SELECTED,
     Selection,
-    number,
     selection,
     single_key,
     wait_for,
@@ -29,39 +29,31 @@ from controlplane.apiserver.registry.selection import state as state_of
 from controlplane.apiserver.streams import Chunk, Feed, Sink
 from controlplane.store.broadcaster import Overflow
 from controlplane.store.cache import Cached, CacheEvent, WatchCache
-from controlplane.store.cached import watch_line
 from controlplane.store.interface import Compacted, FutureRevision, StoreError
 
 Object = dict[str, Any]
 _CHUNK = 1 << 18
-_DEFAULT_S = 3600
+_SLICE_S = 0.005  # how long the loop may be kept by the state of one watch
+_SHORTEST_S = 1800
+"""A watch without timeoutSeconds lasts this long, up to twice of it: so that they do not all come back at once."""
 
 
 async def watch_objects(
     registry: Registry, fanout: Fanout, request: Request, resource: Resource, namespace: str, name: str = ""
 ) -> Response:
-    """`name`: from the path, for a watch of one object. Raises StatusError 400, 422, 504; a revision that is gone is
-    told as an ERROR event, as Kubernetes does."""
+    """`name`: from the path, for a watch of one object. Raises StatusError 400, 406, 422, 504; a revision that is gone
+    is told as an ERROR event, as Kubernetes does."""
     chosen = selection(request, resource, name)
-    view = views.of(request, resource, listing=False)
+    view = views.of(request, resource, watching=True)
+    options = list_options.read(request, resource, watching=True)
     prefix = registry.prefix(resource, namespace)
-    start = number(request, "resourceVersion")
-    initial = request.flag("sendInitialEvents")
-    if initial and request.query.get("resourceVersionMatch") != "NotOlderThan":
-        raise invalid_list(resource, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
-    if start:
-        await wait_for(registry.cache, start)
+    if options.revision:
+        await wait_for(registry.cache, options.revision)
     single = single_key(prefix, chosen, namespace, resource)
     if single:
         prefix, chosen = single, EVERYTHING_SELECTED
-    without_state = request.query.get("sendInitialEvents") == "false"
-    seconds = number(request, "timeoutSeconds") or _DEFAULT_S
-    bookmarks = request.flag("allowWatchBookmarks")
-    return Response(
-        stream=Feed(
-            _Watch(registry.cache, fanout, view, prefix, chosen, start, initial, without_state, bookmarks, seconds).run
-        )
-    )
+    watch = _Watch(registry.cache, fanout, view, prefix, chosen, options)
+    return Response(stream=Feed(watch.run), content_type=view.stream_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,38 +63,34 @@ class _Watch:
     view: views.View
     prefix: str
     chosen: Selection
-    start: int | None
-    initial: bool
-    """sendInitialEvents: the state comes first, with a bookmark that ends it."""
-    without_state: bool
-    bookmarks: bool
-    seconds: float
+    options: ListOptions
 
     async def run(self, sink: Sink) -> None:
         """Write the watch to `sink` until its time is over or the store ends. Cancelled when the client goes."""
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + self.seconds
+        options = self.options
+        seconds = options.timeout or _SHORTEST_S * (1 + clock.chance.random())
+        ends = asyncio.get_running_loop().time() + seconds
         encoder = _Encoder(self.view, self.chosen)
         state: list[Cached] = []
-        after = self.start
-        if self.initial or not after:
+        after = options.revision
+        if options.initial or not after:
             state, after = state_of(self.cache, self.prefix)
-            if self.without_state:
+            if options.initial is False:
                 state = []
         try:
             since = self.cache.subscribe(self.prefix, after)  # what happens while the state is being sent
         except Compacted as error:
-            sink.write(_expired(f"too old resource version: {after} ({error.oldest})"))
+            sink.write(Chunk(encoder.error(status.expired(f"too old resource version: {after} ({error.oldest})"))))
             return
         except FutureRevision:
-            sink.write(_expired(f"too new resource version: {after}"))
+            sink.write(Chunk(encoder.error(status.expired(f"too new resource version: {after}"))))
             return
         try:
             await self._send_state(sink, encoder, state, after)
             state.clear()
             missed = since.take()
         except Overflow:
-            sink.write(Chunk(TOO_SLOW))
+            sink.write(Chunk(encoder.error(TOO_SLOW)))
             return
         except StoreError:
             return
@@ -112,14 +100,14 @@ class _Watch:
 
     async def _follow(self, sink: Sink, encoder: "_Encoder", missed: Sequence[CacheEvent], ends: float) -> None:
         """Nothing is awaited from here until the group has us, so no event is lost or sent twice."""
-        member = Member(sink, self.bookmarks)
+        member = Member(sink, self.options.bookmarks)
         group = self.fanout.group(self._key(), self.prefix, lambda: encoder)
         try:
             group.join(member)
             if lines := encoder.events(missed):
                 sink.write(Chunk(b"".join(lines)))
             await asyncio.wait((member.ended,), timeout=max(ends - asyncio.get_running_loop().time(), 0))
-            if self.bookmarks and not member.ended.done():
+            if self.options.bookmarks and not member.ended.done():
                 sink.write(Chunk(encoder.bookmark(group.join(member))))
         except StoreError:
             return
@@ -128,87 +116,85 @@ class _Watch:
 
     def _key(self) -> tuple[Any, ...]:
         # A Table watch has its columns in its own first event, so it is a group of its own.
-        return (self.prefix, self.chosen, self.view, None if self.view.form != "Table" else id(self))
+        return (self.prefix, self.chosen, self.view, id(self) if isinstance(self.view, views.Table) else None)
 
     async def _send_state(self, sink: Sink, encoder: "_Encoder", state: list[Cached], after: int) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _SLICE_S
         chunk: list[bytes] = []
         size = 0
         for cached in state:
             if self.chosen.matches(cached):
-                chunk.append(encoder.line("ADDED", cached))
+                chunk.append(encoder.state(cached))
                 size += len(chunk[-1])
                 if size > _CHUNK:
                     sink.write(Chunk(b"".join(chunk)))
                     await sink.drain()
                     chunk, size = [], 0
-        if self.initial:
+            if loop.time() > until:
+                await asyncio.sleep(0)
+                until = loop.time() + _SLICE_S
+        if self.options.initial and self.options.bookmarks:
             chunk.append(encoder.bookmark(after, end_of_state=True))
         if chunk:
             sink.write(Chunk(b"".join(chunk)))
             await sink.drain()
 
 
-def _expired(message: str) -> Chunk:
-    return Chunk(watch_line("ERROR", to_json(status.expired(message).to_dict())))
-
-
 class _Encoder:
-    """Events as lines in one view. Plain events of stored versions are the shared bytes themselves."""
+    """Events in one view. Plain events of stored versions are the shared bytes themselves; what another view makes of
+    an event is kept with it, so that it is made once for all groups of watchers that want it so."""
 
     def __init__(self, view: views.View, chosen: Selection) -> None:
         self.view = view
         self._chosen = chosen
-        resource = view.resource
-        self._shared = view.plain and resource.storage_version == resource.api_version
-        self._first = True
+        self._shared = view.ready
+        self._first = isinstance(view, views.Table)
 
-    def line(self, kind: str, cached: Cached) -> bytes:
-        if self.view.plain:
-            return watch_line(kind, self.view.data(cached))
-        columns, self._first = self._first, False
-        return watch_line(kind, to_json(self.view.one(cached.object, columns=columns)))
+    def state(self, cached: Cached) -> bytes:
+        """An object that was there before the watch."""
+        first, self._first = self._first, False
+        return self.view.event("ADDED", cached, first=first)
 
     def events(self, events: Sequence[CacheEvent]) -> list[bytes]:
         chosen = self._chosen
         if chosen.everything:
             if self._shared:
                 return [event.line for event in events]
-            return [self.line(event.type, event.cached) for event in events]
+            return [self._event(event.type, event) for event in events]
         lines = []
         for event in events:
             kind = _seen(event, chosen)
             if not kind:
                 continue
-            if self._shared and kind == event.type:
-                lines.append(event.line)
-            elif kind == "DELETED" and event.type != "DELETED" and event.previous is not None:
-                # It left the selection: the client is told of the state that it knew, at this revision.
-                lines.append(self.line(kind, event.previous.at_revision(event.revision)))
-            else:
-                lines.append(self.line(kind, event.cached))
+            lines.append(event.line if self._shared and kind == event.type else self._event(kind, event))
         return lines
 
+    def _event(self, kind: str, event: CacheEvent) -> bytes:
+        if self._first:
+            self._first = False
+            return self.view.event(kind, event.cached, first=True)
+        memo = event.memo
+        if memo is None:
+            memo = event.memo = {}
+        key = (kind, self.view)
+        made: bytes | None = memo.get(key)
+        if made is None:
+            cached = event.cached
+            if kind == "DELETED" and event.type != "DELETED" and event.previous is not None:
+                # It left the selection: the client is told of the state that it knew, at this revision.
+                cached = event.previous.at_revision(event.revision)
+            made = memo[key] = self.view.event(kind, cached)
+        return made
+
     def bookmark(self, revision: int, *, end_of_state: bool = False) -> bytes:
-        resource = self.view.resource
         metadata: Object = {"resourceVersion": str(revision)}
         if end_of_state:
             metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
-        if self.view.form == "Table":
-            obj: Object = {
-                "kind": "Table",
-                "apiVersion": "meta.k8s.io/v1",
-                "metadata": {"resourceVersion": str(revision)},
-                "columnDefinitions": None,
-                "rows": [],
-            }
-            if end_of_state:
-                partial = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
-                obj["rows"] = [{"cells": [], "object": partial}]
-        elif self.view.plain:
-            obj = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
-        else:
-            obj = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
-        return watch_line("BOOKMARK", to_json(obj))
+        return self.view.bookmark(metadata)
+
+    def error(self, error: status.StatusError) -> bytes:
+        return self.view.error(error)
 
 
 def _seen(event: CacheEvent, chosen: Selection) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.apiserver.registry import listing, selection
+from controlplane.apiserver.registry import selection, views
 
 CMS = "/api/v1/namespaces/default/configmaps"
 MERGE = "application/merge-patch+json"
@@ -66,7 +66,7 @@ async def test_an_expired_token_comes_with_a_fresh_one(api: Any) -> None:
 async def test_nonsense(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "_FUTURE_WAIT_S", 0.05)
     for query in (
-        "continue=nonsense", "continue=e30", "limit=x", "limit=-1", "resourceVersion=x", "labelSelector=a%3D%3D%3D",
+        "continue=nonsense", "continue=e30", "limit=x", "resourceVersion=x", "labelSelector=a%3D%3D%3D",
         "fieldSelector=data.k%3D1",
     ):  # fmt: skip
         answer = await api("GET", f"{CMS}?{query}")
@@ -104,7 +104,7 @@ async def test_forms(api: Any) -> None:
 
 @pytest.mark.parametrize("size", [1, 100, 1000, 100_000])
 def test_pieces_join_to_the_whole(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "_PIECE", size)
+    monkeypatch.setattr(views, "_PIECE", size)
     parts = [json.dumps({"n": i, "x": "y" * (i % 50)}).encode() for i in range(100)]
-    whole = json.loads(b"".join(listing._pieces(b'{"items":[', parts)))
+    whole = json.loads(b"".join(views._pieces(b'{"items":[', parts)))
     assert [item["n"] for item in whole["items"]] == list(range(100))

@@ -1,28 +1,18 @@
-"""Protobuf request bodies, as Go clients send them since Kubernetes 1.32: from bytes to the JSON form of the object.
+"""From protobuf to the JSON form of an object, as Go clients send it since Kubernetes 1.32.
 
-A body is "k8s\\0" and a runtime.Unknown {typeMeta, raw}; `raw` is the object's message. Field numbers are in
-wire-numbers.txt beside this file: the published .proto files say nothing about JSON, so the table also says which
-messages are inlined, and where a zero means "absent" (Go sends fields that are not pointers even when they are empty).
 The result is what the same client would have sent as JSON, and goes on through validate.py like that.
-
-Answers are always JSON, which every client accepts: there is no encoder.
 """
 
-import re
 import struct
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from controlplane.api.status import bad_request
-
-MAGIC = b"k8s\x00"
-MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
+from controlplane.api.wire.table import MAGIC, Field, table
 
 Object = dict[str, Any]
 _DEPTH = 64  # JSONSchemaProps nests itself; nothing else is nearly as deep
@@ -30,12 +20,6 @@ _DEPTH = 64  # JSONSchemaProps nests itself; nothing else is nearly as deep
 
 class _Malformed(ValueError):
     """Bytes that are not protobuf, or not of this message."""
-
-
-class _Field(NamedTuple):
-    name: str
-    flag: str
-    type: str
 
 
 def decode(body: bytes) -> Object:
@@ -48,7 +32,7 @@ def decode(body: bytes) -> Object:
         api_version, kind = type_meta.get("apiVersion", ""), type_meta.get("kind", "")
         if envelope.get("contentEncoding"):
             raise _Malformed(f"unsupported encoding {envelope['contentEncoding']}")
-        name = _table().kinds.get((api_version, kind)) or _table().kinds.get(("*", kind))
+        name = table().find(api_version, kind)
         if name is None:
             raise bad_request(f'no kind "{kind}" is registered for version "{api_version}" in scheme')
         found = _message(name, memoryview(envelope.get("raw", b"")), 0)
@@ -57,39 +41,14 @@ def decode(body: bytes) -> Object:
     return {"apiVersion": api_version, "kind": kind, **found}
 
 
-class _Table:
-    """wire-numbers.txt; a message's line is taken apart when it is first needed."""
-
-    def __init__(self, text: str) -> None:
-        self.kinds: dict[tuple[str, str], str] = {}
-        self._lines: dict[str, str] = {
-            "machinery.runtime.Unknown": "typeMeta=1:machinery.runtime.TypeMeta raw=2y contentEncoding=3s",
-            "machinery.runtime.TypeMeta": "apiVersion=1s kind=2s",
-        }
-        self._messages: dict[str, dict[int, _Field]] = {}
-        for line in text.splitlines():
-            if line.startswith("@ "):
-                _, api_version, kind, name = line.split(" ")
-                self.kinds[api_version, kind] = name
-            elif not line.startswith("#"):
-                name, _, fields = line.partition(" ")
-                self._lines[name] = fields
-
-    def message(self, name: str) -> dict[int, _Field]:
-        known = self._messages.get(name)
-        if known is None:
-            known = self._messages[name] = {}
-            for field, number, flag, kind in _FIELD.findall(self._lines[name]):
-                known[int(number)] = _Field(field, flag, kind)
-        return known
+_numbered: dict[str, dict[int, Field]] = {}
 
 
-_FIELD = re.compile(r"(\S+?)=(\d+)([*%^+:-]?)(\S+)")
-
-
-@lru_cache(maxsize=1)
-def _table() -> _Table:
-    return _Table(Path(__file__).with_name("wire-numbers.txt").read_text())
+def _by_number(name: str) -> dict[int, Field]:
+    known = _numbered.get(name)
+    if known is None:
+        known = _numbered[name] = {field.number: field for field in table().fields(name)}
+    return known
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
@@ -149,11 +108,28 @@ def _scalar(kind: str, wire: int, value: Any, raw: bool) -> Any:
     return _signed(value)
 
 
+_PACKABLE = frozenset("bild")
+
+
+def _packed(kind: str, data: memoryview) -> Iterator[Any]:
+    """Repeated numbers in one field: other languages' encoders write them like that, and every decoder must take it."""
+    at = 0
+    while at < len(data):
+        if kind == "d":
+            if at + 8 > len(data):
+                raise _Malformed("unexpected end of a number")
+            yield _scalar(kind, 1, data[at : at + 8], False)
+            at += 8
+        else:
+            number, at = _varint(data, at)
+            yield _scalar(kind, 0, number, False)
+
+
 def _message(name: str, data: memoryview, depth: int, raw: bool = False) -> Object:
     """A message as a JSON object. `raw`: bytes stay bytes."""
     if depth > _DEPTH:
         raise _Malformed("nested too deeply")
-    fields = _table().message(name)
+    fields = _by_number(name)
     result: Object = {}
     for number, wire, value in _fields(data):
         field = fields.get(number)
@@ -162,12 +138,15 @@ def _message(name: str, data: memoryview, depth: int, raw: bool = False) -> Obje
         if field.flag == "%":
             result.setdefault(field.name, {}).update(_entry(field.type, wire, value, depth))
             continue
+        if wire == 2 and field.flag == "*" and field.type in _PACKABLE:
+            result.setdefault(field.name, []).extend(_packed(field.type, value))
+            continue
         decoded = _value(field.type, wire, value, depth, raw)
         if field.flag == "*":
             result.setdefault(field.name, []).append(decoded)
         elif field.flag == "^":
             result.update(decoded)
-        elif decoded is None or (decoded == "" and field.flag != "+") or (not decoded and field.flag == "-"):
+        elif decoded is None or (not decoded and (field.flag == "-" or (field.flag != "+" and field.type in "sy"))):
             continue
         else:
             result[field.name] = decoded
