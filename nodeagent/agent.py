@@ -29,6 +29,9 @@ from controlplane.client.rest import Client, from_kubeconfig
 from controlplane.systemd import on_liveness
 from nodeagent import machine, node
 from nodeagent.config import Config
+from nodeagent.pods.eviction import thresholds
+from nodeagent.pods.eviction.manager import EvictionManager
+from nodeagent.pods.eviction.thresholds import Observation, Watch
 from nodeagent.pods.hosts import DnsSettings
 from nodeagent.pods.images import Images
 from nodeagent.pods.launcher import Launcher
@@ -98,7 +101,7 @@ class Agent:
 
         facts = NodeFacts(
             name=self.name, ips=[self.address], root_directory=config.root_dir, log_directory=config.log_dir,
-            allocatable=node.allocatable(self.machine, config.max_pods), labels=self._labels,
+            allocatable=node.allocatable(self.machine, config), labels=self._labels,
             memory_bytes=self.machine.memory_bytes, dns=_dns(config), pids_limit=config.pod_pids_limit,
         )  # fmt: skip
         self.keeper = node.NodeKeeper(client, self.name, self._look, config)
@@ -121,10 +124,27 @@ class Agent:
         self.manager = PodManager(launcher, statuses, mirrors)
         self.source = ApiSource(client, self.name, self.manager)
         self.files = FileSource(config.static_pod_path, self.name, self.manager, config.file_check_frequency_seconds)
+        self.evictions = self._eviction_manager(facts)
+        self.manager.pressures = lambda: self.evictions.conditions
         routes = Routes(facts, runtime, self.manager, Authorizer(client, self.name), self._unhealthy)
         self.server = Server(routes)
         self.port = 0
         self._watch(variables)
+
+    def _eviction_manager(self, facts: NodeFacts) -> EvictionManager:
+        config = self.config
+        try:
+            wanted = thresholds.parse(
+                config.eviction_hard, config.eviction_soft, config.eviction_soft_grace_period,
+                config.eviction_minimum_reclaim,
+            )  # fmt: skip
+        except ValueError as error:
+            raise daemon.ConfigError(str(error)) from None
+        return EvictionManager(
+            facts, self.runtime, self.manager, Watch.of(wanted, config.eviction_pressure_transition_period_seconds),
+            lambda: observations(machine.pressure(config.root_dir)), lambda: self.keeper.poke(), self.tell,
+            config.eviction_monitoring_period_seconds, config.eviction_max_pod_grace_period_seconds,
+        )  # fmt: skip
 
     def _watch(self, variables: ServiceVariables) -> None:
         self.services.add_handler(
@@ -154,6 +174,7 @@ class Agent:
                 await self.manager.start()
                 for task in (self.manager.run(), self._run_source(), self.volumes.run(), self._watch_runtime()):
                     group.create_task(task)
+                group.create_task(self.evictions.run())
                 rotation = LogRotation(
                     self.runtime, self.config.container_log_max_bytes, self.config.container_log_max_files
                 )
@@ -282,7 +303,7 @@ class Agent:
 
     async def _look(self) -> node.NodeView:
         return node.NodeView(
-            self.name, [self.address], self.machine, machine.pressure(self.config.root_dir),
+            self.name, [self.address], self.machine, self.evictions.conditions,
             dataclasses.replace(self.readiness), self.config, self._image_entries,
         )  # fmt: skip
 
@@ -299,6 +320,17 @@ class Agent:
     def _unhealthy(self) -> str:
         """What only a restart of the agent would mend; /healthz and systemd's watchdog ask."""
         return self.network.trouble()
+
+
+def observations(left: machine.Pressure) -> dict[str, Observation]:
+    """What is left, by eviction signal. Images and pods share one file system."""
+    disk, inodes = Observation(left.disk_available, left.disk_capacity), Observation(left.inodes_free, left.inodes)
+    return {
+        "memory.available": Observation(left.memory_available, left.memory),
+        "nodefs.available": disk, "imagefs.available": disk,
+        "nodefs.inodesFree": inodes, "imagefs.inodesFree": inodes,
+        "pid.available": Observation(left.pids_free, left.pids),
+    }  # fmt: skip
 
 
 def _dns(config: Config) -> DnsSettings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from nodeagent.pods.eviction.thresholds import DEFAULT_HARD
 from pki.layout import DEFAULT
 
 
@@ -67,6 +68,25 @@ class Config:
     """Most pods on this node."""
     pod_pids_limit: int = 0
     """Most processes in a pod; 0: no limit."""
+    kube_reserved: list[str] = field(default_factory=list)
+    """What the node keeps for its own daemons, as cpu=100m,memory=200Mi,ephemeral-storage=1Gi: not for pods."""
+    system_reserved: list[str] = field(default_factory=list)
+    """The same for the rest of the system."""
+    eviction_hard: list[str] = field(default_factory=lambda: list(DEFAULT_HARD))
+    """When pods are evicted at once, as signal<quantity or signal<percentage; signals: memory.available,
+    nodefs.available, nodefs.inodesFree, imagefs.available, imagefs.inodesFree, pid.available."""
+    eviction_soft: list[str] = field(default_factory=list)
+    """The same after a grace period, and gracefully."""
+    eviction_soft_grace_period: list[str] = field(default_factory=list)
+    """How long a soft threshold must have been met, as signal=1m30s."""
+    eviction_minimum_reclaim: list[str] = field(default_factory=list)
+    """How much more than its threshold an eviction gives back, as signal=quantity."""
+    eviction_max_pod_grace_period_seconds: float = 0.0
+    """The most grace that a pod has when a soft threshold evicts it."""
+    eviction_pressure_transition_period_seconds: float = 300.0
+    """How long the Node's condition stays after the pressure has gone."""
+    eviction_monitoring_period_seconds: float = 2.0
+    """How often the node looks what is left."""
     image_preload_dir: str = str(DEFAULT.image_preload)
     """Image archives and layouts that are loaded at start."""
     registry_mirrors: list[str] = field(default_factory=list)

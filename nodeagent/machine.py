@@ -17,9 +17,10 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "ppc64l
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """What is left, for the conditions. Bytes, inodes, process ids."""
+    """What is left of what there is. Bytes, inodes, process ids."""
 
     memory_available: int
+    memory: int
     disk_available: int
     disk_capacity: int
     inodes_free: int
@@ -66,8 +67,10 @@ def pressure(directory: str) -> Pressure:
     disk = os.statvfs(directory)
     pids = int(_read("/proc/sys/kernel/pid_max") or 32768)
     running = int((_read("/proc/loadavg").split() or ["", "", "", "0/0"])[3].partition("/")[2] or 0)
+    memory = _meminfo()
     return Pressure(
-        memory_available=_meminfo().get("MemAvailable", 0) * 1024,
+        memory_available=memory.get("MemAvailable", 0) * 1024,
+        memory=memory.get("MemTotal", 0) * 1024,
         disk_available=disk.f_bavail * disk.f_frsize,
         disk_capacity=disk.f_blocks * disk.f_frsize,
         inodes_free=disk.f_favail,

@@ -15,20 +15,19 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from controlplane import clock
+from controlplane.api import quantity
 from controlplane.api.status import StatusError
 from controlplane.client.errors import Unreachable
 from controlplane.client.resources import LEASES, NODES
 from controlplane.client.rest import Client
 from nodeagent.config import Config
-from nodeagent.machine import Machine, Pressure
+from nodeagent.machine import Machine
+from nodeagent.pods.eviction import thresholds
 from nodeagent.pods.model import Object
 
 log = logging.getLogger(__name__)
 
 LEASE_NAMESPACE = "kube-node-lease"
-MEMORY_THRESHOLD = 100 * 1024 * 1024  # kubelet's default eviction thresholds
-DISK_THRESHOLD, INODES_THRESHOLD = 0.10, 0.05
-PIDS_THRESHOLD = 0.05
 _MOST_IMAGES = 50
 _RESTART_PATIENCE_S = 10.0
 _RETRY_FIRST_S, _RETRY_LAST_S = 0.1, 5.0
@@ -49,7 +48,7 @@ class NodeView:
     name: str
     addresses: Sequence[str]
     machine: Machine
-    pressure: Pressure
+    pressures: frozenset[str]  # MemoryPressure, DiskPressure, PIDPressure: those that hold
     readiness: Readiness
     config: Config
     images: Sequence[Object] = ()
@@ -66,13 +65,31 @@ def capacity(machine: Machine, max_pods: int) -> dict[str, str]:
     }
 
 
-def allocatable(machine: Machine, max_pods: int) -> dict[str, str]:
-    """Capacity less what eviction keeps free."""
+def allocatable(machine: Machine, config: Config) -> dict[str, str]:
+    """Capacity less what is reserved for the system and for ourselves, and what eviction keeps free. Raises ValueError
+    for a setting that cannot be read."""
+    reserved: dict[str, int] = {}  # in nano-units
+    for entry in (*config.system_reserved, *config.kube_reserved):
+        name, _, value = entry.partition("=")
+        if name not in _RESERVABLE or not value:
+            raise ValueError(f"{entry!r} is not resource=quantity; resources: {', '.join(_RESERVABLE)}")
+        reserved[name] = reserved.get(name, 0) + quantity.of(value).nano
+    kept = {t.signal: t for t in thresholds.parse(config.eviction_hard)}
+
+    def left(name: str, total: int, signal: str = "") -> int:
+        threshold = kept.get(signal)
+        return max(total - reserved.get(name, 0) // 10**9 - (threshold.amount(total) if threshold else 0), 0)
+
+    milli_cpus = max(machine.cpus * 1000 - reserved.get("cpu", 0) // 10**6, 0)
     return {
-        **capacity(machine, max_pods),
-        "memory": f"{max(machine.memory_bytes - MEMORY_THRESHOLD, 0) // 1024}Ki",
-        "ephemeral-storage": str(int(machine.disk_bytes * (1 - DISK_THRESHOLD))),
+        **capacity(machine, config.max_pods),
+        "cpu": str(quantity.of(f"{milli_cpus}m")),
+        "memory": f"{left('memory', machine.memory_bytes, 'memory.available') // 1024}Ki",
+        "ephemeral-storage": str(left("ephemeral-storage", machine.disk_bytes, "nodefs.available")),
     }
+
+
+_RESERVABLE = ("cpu", "memory", "ephemeral-storage", "pid")
 
 
 def labels(name: str, machine: Machine, extra: Sequence[str]) -> dict[str, str]:
@@ -106,7 +123,7 @@ def node_status(view: NodeView, before: Object, now: float) -> Object:
         "addresses": [{"type": "InternalIP", "address": a} for a in view.addresses]
         + [{"type": "Hostname", "address": view.name}],
         "capacity": capacity(machine, view.config.max_pods),
-        "allocatable": allocatable(machine, view.config.max_pods),
+        "allocatable": allocatable(machine, view.config),
         "conditions": conditions(view, before, now),
         "daemonEndpoints": {"kubeletEndpoint": {"Port": view.config.port}},
         "images": list(view.images[:_MOST_IMAGES]),
@@ -127,12 +144,7 @@ def node_status(view: NodeView, before: Object, now: float) -> Object:
 
 def conditions(view: NodeView, before: Object, now: float) -> list[Object]:
     """MemoryPressure, DiskPressure, PIDPressure, NetworkUnavailable and Ready."""
-    p, ready = view.pressure, view.readiness
-    low_memory = p.memory_available < MEMORY_THRESHOLD
-    low_disk = p.disk_available < DISK_THRESHOLD * p.disk_capacity or bool(
-        p.inodes and p.inodes_free < INODES_THRESHOLD * p.inodes
-    )
-    low_pids = p.pids_free < PIDS_THRESHOLD * p.pids
+    ready = view.readiness
     wrong = []
     if ready.runtime:
         wrong.append(f"container runtime is down: {ready.runtime}")
@@ -140,14 +152,14 @@ def conditions(view: NodeView, before: Object, now: float) -> list[Object]:
         text = "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:"
         wrong.append(text + ready.network)
     wanted = [
-        ("MemoryPressure", low_memory, "KubeletHasInsufficientMemory", "kubelet has insufficient memory available")
-        if low_memory
+        ("MemoryPressure", True, "KubeletHasInsufficientMemory", "kubelet has insufficient memory available")
+        if "MemoryPressure" in view.pressures
         else ("MemoryPressure", False, "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
         ("DiskPressure", True, "KubeletHasDiskPressure", "kubelet has disk pressure")
-        if low_disk
+        if "DiskPressure" in view.pressures
         else ("DiskPressure", False, "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
         ("PIDPressure", True, "KubeletHasInsufficientPID", "kubelet has insufficient PID available")
-        if low_pids
+        if "PIDPressure" in view.pressures
         else ("PIDPressure", False, "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
         ("NetworkUnavailable", True, "NoRouteCreated", ready.network)
         if ready.network

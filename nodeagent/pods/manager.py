@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from nodeagent.pods import admission
+from nodeagent.pods.eviction import manager as eviction
 from nodeagent.pods.launcher import Launcher
 from nodeagent.pods.memory import Verdict
 from nodeagent.pods.mirror import Mirrors
@@ -40,6 +41,7 @@ class PodManager:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sweeps: set[asyncio.Task[None]] = set()
         self._found: dict[str, list[SandboxStatus]] = {}
+        self.pressures: Callable[[], frozenset[str]] = frozenset  # the node's conditions of that kind
         self.observers: list[Callable[[str], None]] = []  # called with the uid of a pod that is gone
 
     # The life of the manager.
@@ -185,6 +187,10 @@ class PodManager:
     def count(self) -> int:
         return len(self._workers)
 
+    def active(self) -> Sequence[Object]:
+        """The pods that are not over: what they hold could be given back."""
+        return [w.want.pod for w in self._workers.values() if w.stage is not Stage.ENDED and not w.orphan]
+
     def evict(self, uid: str, verdict: Verdict) -> None:
         """End a pod by the node's decision."""
         worker = self._workers.get(uid)
@@ -213,6 +219,9 @@ class PodManager:
         status = want.pod.get("status") or {}
         if want.deletion_grace_s is not None or want.terminal_phase or status.get("startTime"):
             return None
+        under_pressure = eviction.refuse(want.pod, self.pressures())
+        if under_pressure is not None:
+            return under_pressure
         node = self._launcher.node
         if not node.allocatable and not node.labels:
             return None

@@ -34,12 +34,14 @@ class Condemned:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The agent's own decision that this pod is over: rejected, out of time, evicted."""
+    """The agent's own decision that this pod is over: rejected, out of time, evicted. `disruption`: the pod was well,
+    and had to go for reasons of the node's (the reason of its DisruptionTarget condition)."""
 
     phase: str
     reason: str
     message: str
     grace_s: float | None = None
+    disruption: str = ""
 
 
 @dataclass(slots=True)

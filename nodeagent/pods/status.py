@@ -276,6 +276,10 @@ def _conditions(context: _Context, status: Object, init: list[Object], main: lis
         add("PodScheduled", None)
     if not network_ready:
         result[0].pop("reason", None)
+    verdict = context.memory.verdict
+    if verdict is not None and verdict.disruption:
+        add("DisruptionTarget", None)
+        result[-1] |= {"reason": verdict.disruption, "message": verdict.message}
     return result
 
 

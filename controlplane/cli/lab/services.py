@@ -119,7 +119,10 @@ def _nodeagent(lab: Lab, node: Node) -> Callable[[Callable[[], None]], None]:
     from nodeagent.agent import serve
     from nodeagent.config import Config
 
-    config = _config(Config, node_name=node.name, node_ip=node.address, cluster_cidr=lab.cluster_cidr)
+    config = _config(
+        Config, node_name=node.name, node_ip=node.address, cluster_cidr=lab.cluster_cidr,
+        eviction_hard="memory.available<100Mi",  # the disk is the host's, and how full it is not the lab's business
+    )  # fmt: skip
     return _daemon(serve, config)
 
 

@@ -10,16 +10,15 @@ import pytest
 from controlplane.api.status import StatusError
 from controlplane.client.fake import FakeAPI
 from nodeagent.config import Config
-from nodeagent.machine import Machine, Pressure, inspect, pressure
+from nodeagent.machine import Machine, inspect, pressure
 from nodeagent.node import NodeKeeper, NodeView, Readiness, allocatable, conditions, differs, node_status, taints
 
 MACHINE = Machine(4, 8 << 30, 100 << 30, "amd64", "6.1", "Debian", "m", "s", "b")
-FINE = Pressure(4 << 30, 50 << 30, 100 << 30, 900, 1000, 30000, 32768)
 READY = Readiness("", "")
 
 
 def view(**changes: Any) -> NodeView:
-    given = {"pressure": FINE, "readiness": READY, "config": Config()} | changes
+    given = {"pressures": frozenset(), "readiness": READY, "config": Config()} | changes
     return NodeView("n1", ["10.0.0.1"], MACHINE, **given)
 
 
@@ -35,7 +34,7 @@ def test_conditions() -> None:
         "NetworkUnavailable": ("False", "RouteCreated"),
         "Ready": ("True", "KubeletReady"),
     }
-    bad = view(pressure=Pressure(1 << 20, 1 << 30, 100 << 30, 900, 1000, 100, 32768), readiness=Readiness())
+    bad = view(pressures=frozenset({"MemoryPressure", "DiskPressure", "PIDPressure"}), readiness=Readiness())
     assert {k: v[0] for k, v in states(bad).items()} == {
         "MemoryPressure": "True", "DiskPressure": "True", "PIDPressure": "True", "NetworkUnavailable": "True",
         "Ready": "False",
@@ -56,7 +55,15 @@ def test_a_transition_time_changes_with_the_status_alone_and_heartbeats_say_noth
 
 
 def test_what_is_kept_free_is_not_allocatable() -> None:
-    assert allocatable(MACHINE, 110)["memory"] == f"{(8 << 20) - 102400}Ki"
+    assert allocatable(MACHINE, Config())["memory"] == f"{(8 << 20) - 102400}Ki"
+    reserving = Config(
+        kube_reserved=["cpu=100m", "memory=1Gi"], system_reserved=["cpu=0.15"], eviction_hard=["memory.available<10%"]
+    )
+    assert allocatable(MACHINE, reserving)["cpu"] == "3750m"
+    assert allocatable(MACHINE, reserving)["memory"] == f"{(8 << 20) - (1 << 20) - (8 << 20) // 10 - 1}Ki"
+    assert allocatable(MACHINE, reserving)["ephemeral-storage"] == str(100 << 30)
+    with pytest.raises(ValueError, match="resource=quantity"):
+        allocatable(MACHINE, Config(kube_reserved=["gpu=1"]))
 
 
 def test_taints() -> None:

@@ -45,12 +45,14 @@ class World:
     events: list[tuple[str, str, str]] = field(default_factory=list)
     facts: Obj = field(default_factory=dict)
     manager: PodManager | None = None
+    node: NodeFacts | None = None
     volumes: Volumes | None = None
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> None:
         client = self.api.client()
-        node = NodeFacts("node-1", ["10.77.0.11"], str(self.root / "node"), str(self.root / "logs"), **self.facts)
+        root, logs = str(self.root / "node"), str(self.root / "logs")
+        node = self.node = NodeFacts("node-1", ["10.77.0.11"], root, logs, **self.facts)
         objects = Objects(client)
 
         def tell(pod: Obj, kind: str, reason: str, message: str) -> None:
