@@ -10,8 +10,12 @@ that a document does not have are simply not there. A ResourceTable is immutable
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from controlplane.api.definitions import OBJECT_META, Definitions, ref_name
+
+if TYPE_CHECKING:
+    from controlplane.api.schema.kind import CustomKind
 
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 _OBJECT_VERBS = ("get", "patch", "update")
@@ -160,6 +164,8 @@ class Resource:
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     subresources: Mapping[str, Subresource] = field(default_factory=lambda: MappingProxyType({}))
+    custom: "CustomKind | None" = None
+    """What stands in the place of definition, defaults, rules and columns if this is a custom resource."""
 
     @property
     def api_version(self) -> str:
@@ -169,7 +175,7 @@ class Resource:
     @property
     def list_kind(self) -> str:
         """The kind of a list of these."""
-        return f"{self.kind}List"
+        return f"{self.kind}List" if self.custom is None else self.custom.list_kind
 
     @property
     def group_resource(self) -> str:
@@ -185,6 +191,11 @@ class Resource:
     def storage_group(self) -> str:
         """The API group under which objects are stored; "" is the core group."""
         return self.storage_version.rpartition("/")[0]
+
+    @property
+    def native(self) -> bool:
+        """Whether stored bytes are this version's answers as they are."""
+        return self.custom is None and self.storage_version == self.api_version
 
     def __hash__(self) -> int:
         return hash((self.group, self.version, self.plural))

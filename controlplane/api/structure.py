@@ -273,6 +273,33 @@ class _Map:
         return value
 
 
+class _SchemaOr:
+    """A JSONSchemaProps, or another thing in its place: a boolean, a list of schemas."""
+
+    go_type = "apiextensions.JSONSchemaProps"
+
+    def __init__(self, schema: Node, other: type, inner: Node | None = None) -> None:
+        self._schema = schema
+        self._other = other
+        self._inner = inner
+
+    def _of(self, value: Any) -> Node | None:
+        return self._schema if type(value) is dict else self._inner
+
+    def fits(self, value: Any) -> bool:
+        if type(value) is not dict and type(value) is not self._other:
+            return False
+        node = self._of(value)
+        return node is None or node.fits(value)
+
+    def repair(self, value: Any, path: str, report: list[str]) -> Any:
+        if type(value) is not dict and type(value) is not self._other:
+            words = "boolean or JSON schema expected" if self._other is bool else "JSON schema or array expected"
+            raise WrongType(words)
+        node = self._of(value)
+        return value if node is None else node.repair(value, path, report)
+
+
 class _Object:
     """An object with known fields. They are compiled at the first value that has one: schemas are large, use is not."""
 
@@ -367,6 +394,10 @@ def _named(name: str, source: Definitions, nodes: dict[str, Node]) -> Node:
 
 def _definition(name: str, source: Definitions, nodes: dict[str, Node]) -> Node:
     schema = source.schemas[name]
+    head, _, union = name.rpartition("JSONSchemaPropsOr")
+    if head:
+        props = _named(f"{head}JSONSchemaProps", source, nodes)
+        return _SchemaOr(props, bool) if union == "Bool" else _SchemaOr(props, list, _List(props))
     return _Object(name, source, nodes) if schema.get("properties") else _node(schema, source, nodes)
 
 

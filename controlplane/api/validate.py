@@ -31,6 +31,8 @@ def decode_checked(
     `duplicates` are fields that the JSON text had twice (`duplicate_fields`). Raises StatusError 400 for a wrong type,
     and under "Strict" for unknown and duplicate fields.
     """
+    if resource.custom is not None:
+        return resource.custom.decode(obj, field_validation, duplicates)
     return check_body(
         resource.schema,
         resource.kind,

@@ -35,7 +35,7 @@ class Discovery:
             if document is None:
                 return None
             body = to_json(document)
-            if len(self._cache) > 500:
+            if len(self._cache) > 500 or any(table is not self.table for table, _ in self._cache):
                 self._cache.clear()
             found = self._cache[key] = body, '"' + hashlib.sha256(body).hexdigest().upper() + '"'
         body, etag = found
@@ -80,7 +80,7 @@ class Discovery:
                 "singularName": resource.singular,
                 "namespaced": resource.namespaced,
                 "kind": resource.kind,
-                "verbs": list(resource.verbs),
+                "verbs": _verbs(resource),
             }
             if resource.short_names:
                 row["shortNames"] = list(resource.short_names)
@@ -126,7 +126,7 @@ def _entry(resource: Resource) -> Object:
         "responseKind": {"group": resource.group, "version": resource.version, "kind": resource.kind},
         "scope": "Namespaced" if resource.namespaced else "Cluster",
         "singularResource": resource.singular,
-        "verbs": list(resource.verbs),
+        "verbs": _verbs(resource),
     }
     if resource.short_names:
         entry["shortNames"] = list(resource.short_names)
@@ -142,6 +142,12 @@ def _entry(resource: Resource) -> Object:
             for sub in resource.subresources.values()
         ]
     return entry
+
+
+def _verbs(resource: Resource) -> list[str]:
+    if resource.custom is not None and resource.custom.terminating:
+        return [verb for verb in resource.verbs if verb not in ("create", "patch", "update")]
+    return list(resource.verbs)
 
 
 def _form(request: Request) -> str:

@@ -5,14 +5,14 @@ from typing import Any
 
 from controlplane.api import convert, status
 from controlplane.api.resources import Resource, ResourceTable, Subresource
-from controlplane.api.validate import check_body
+from controlplane.api.validate import check_body, decode_checked
 from controlplane.apiserver import patches, reviews
 from controlplane.apiserver.authn import Authenticator
 from controlplane.apiserver.authz.authorizer import Authorizer
 from controlplane.apiserver.http import Request, Response
 from controlplane.apiserver.node_proxy import NodeProxy
 from controlplane.apiserver.registry import listing, pods, scale, views, watching
-from controlplane.apiserver.registry.codec import decode_body, to_json
+from controlplane.apiserver.registry.codec import decode_body, object_in, to_json
 from controlplane.apiserver.registry.fanout import Fanout
 from controlplane.apiserver.registry.generic import Attributes, DeleteOptions, Registry, field_validation, is_dry_run
 from controlplane.apiserver.registry.ownership import check_patch_options, field_manager
@@ -129,7 +129,7 @@ class Handlers:
         return await self._patched(request, info, resource, "")
 
     async def _patched(self, request: Request, info: RequestInfo, resource: Resource, subresource: str) -> Response:
-        kind, content = patches.parse(request)
+        kind, content = patches.parse(request, resource)
         force = check_patch_options(request, kind)
         if kind == "apply":
             return await self._apply(request, info, resource, subresource, content, force=force)
@@ -142,9 +142,7 @@ class Handlers:
 
         async def change(old: Object) -> Object:
             result = patches.apply(kind, content, old, resource, resource.schema, definitions)
-            checked, warned[:] = check_body(
-                resource.schema, resource.kind, resource.version, result, mode, definitions=definitions
-            )
+            checked, warned[:] = decode_checked(resource, result, mode, definitions=definitions)
             return checked
 
         cached = await self.registry.update(
@@ -166,9 +164,7 @@ class Handlers:
 
         async def change(old: Object | None) -> Object:
             result = patches.own(registry.ownership.applied(resource, old, config, manager, subresource, force=force))
-            checked, warned[:] = check_body(
-                resource.schema, resource.kind, resource.version, result, mode, definitions=registry.definitions
-            )
+            checked, warned[:] = decode_checked(resource, result, mode, definitions=registry.definitions)
             return checked
 
         if not subresource and registry.cache.get(registry.key(resource, info.namespace, info.name)) is None:
@@ -263,14 +259,15 @@ class Handlers:
     async def _scale(self, request: Request, info: RequestInfo, resource: Resource, sub: Subresource) -> Response:
         registry = self.registry
         if info.verb == "get":
-            return Response(body=to_json(scale.read(registry.find(resource, info.namespace, info.name).object)))
+            found = registry.find(resource, info.namespace, info.name)
+            return Response(body=to_json(scale.read(object_in(found, resource), resource)))
         manager: str | None
         if info.verb == "update":
             manager = field_manager(request, "UpdateOptions")
             wanted = self._body(request, sub)
 
             async def change(old: Object) -> Object:
-                return scale.write(old, wanted)
+                return scale.write(old, wanted, resource)
         else:
             kind, content = patches.parse(request)
             force = check_patch_options(request, kind)
@@ -278,22 +275,23 @@ class Handlers:
 
             async def change(old: Object) -> Object:
                 if kind == "apply":
-                    config = scale.applied(old, content)
+                    config = scale.applied(old, content, resource)
                     new = registry.ownership.applied(
                         resource, old, config, request.query["fieldManager"], "scale", force=force
                     )
-                    return scale.write(new, scale.read(new))
-                patched = patches.apply(kind, content, scale.read(old), resource, sub.schema, registry.definitions)
+                    return scale.write(new, scale.read(new, resource), resource)
+                before = scale.read(old, resource)
+                patched = patches.apply(kind, content, before, resource, sub.schema, registry.definitions)
                 checked, _ = check_body(
                     sub.schema, sub.kind, sub.version, patched, "Warn", definitions=registry.definitions
                 )
-                return scale.write(old, checked)
+                return scale.write(old, checked, resource)
 
         cached = await registry.update(
             resource, info.namespace, info.name, request.user, change,
             subresource="scale", manager=manager, dry_run=is_dry_run(request),
         )  # fmt: skip
-        return Response(body=to_json(scale.read(cached.object)))
+        return Response(body=to_json(scale.read(object_in(cached, resource), resource)))
 
     def _pods(self) -> Resource:
         found = self.table.find("", "v1", "pods")

@@ -5,11 +5,12 @@ What clients read in them: which fields a kind has (`kubectl explain`, validatio
 """
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
-from controlplane.api.definitions import Definitions
+from controlplane.api.definitions import LIST_META, OBJECT_META, Definitions
 from controlplane.api.resources import Resource, ResourceTable
-from controlplane.apiserver import openapi_wire
+from controlplane.apiserver import openapi_custom, openapi_wire
 from controlplane.apiserver.http import Request, Response
 from controlplane.apiserver.registry.codec import to_json
 
@@ -27,7 +28,7 @@ class OpenApi:
     def __init__(self, definitions: Definitions, table: ResourceTable) -> None:
         self._definitions = definitions
         self.table = table
-        self._documents: dict[tuple[ResourceTable, str], tuple[bytes, str]] = {}
+        self._documents: dict[str, tuple[str, bytes, str]] = {}  # name -> hash of its sources, body, ETag
 
     def answer(self, request: Request) -> Response | None:
         """The answer to a path below /openapi; None if it is not one."""
@@ -59,10 +60,16 @@ class OpenApi:
 
     def _hash(self, path: str) -> str:
         group, version = self._paths()[path]
-        text = self._definitions.version + repr(
-            [(r.kind, r.plural, r.verbs, sorted(r.subresources)) for r in self.table.resources(group, version)]
-        )
+        return self._hash_of(self.table.resources(group, version))
+
+    def _hash_of(self, resources: Iterable[Resource]) -> str:
+        text = self._definitions.version + repr([
+            (r.kind, r.plural, r.verbs, sorted(r.subresources), r.custom and r.custom.raw) for r in resources
+        ])  # fmt: skip
         return hashlib.sha256(text.encode()).hexdigest().upper()
+
+    def _custom(self) -> list[Resource]:
+        return [resource for resource in self.table.all() if resource.custom is not None]
 
     def _made(self, name: str) -> bytes:
         if name == "v2":
@@ -72,12 +79,12 @@ class OpenApi:
         return to_json(self._v3(*self._paths()[name]))
 
     def _served(self, request: Request, name: str, kind: str = "application/json") -> Response:
-        key = (self.table, name)
-        found = self._documents.get(key)
-        if found is None:
+        sources = self._hash_of(self._custom()) if name.startswith("v2") else self._hash(name)
+        found = self._documents.get(name)
+        if found is None or found[0] != sources:
             body = self._made(name)
-            found = self._documents[key] = body, '"' + hashlib.sha256(body).hexdigest().upper() + '"'
-        body, etag = found
+            found = self._documents[name] = sources, body, '"' + hashlib.sha256(body).hexdigest().upper() + '"'
+        _, body, etag = found
         headers = {"ETag": etag, "Vary": "Accept", "Cache-Control": "public"}
         if request.query.get("hash"):
             headers["Cache-Control"] = "public, immutable"
@@ -89,13 +96,20 @@ class OpenApi:
 
     def _v3(self, group: str, version: str) -> Object:
         resources = self.table.resources(group, version)
-        names = {r.schema for r in resources}
+        names = {r.schema for r in resources if r.custom is None}
         names |= {s.schema for r in resources for s in r.subresources.values() if s.schema}
-        names |= {n for n in (self._list_schema(r) for r in resources) if n}
+        names |= {n for n in (self._list_schema(r) for r in resources if r.custom is None) if n}
+        own: Object = {}
+        for resource in resources:
+            if resource.custom is not None:
+                own |= openapi_custom.schemas(resource, self._definitions)
+                names |= {OBJECT_META, LIST_META}
         names.add("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")
+        names.add("io.k8s.apimachinery.pkg.apis.meta.v1.Patch")
         names.add("io.k8s.apimachinery.pkg.apis.meta.v1.Status")
         schemas = {n: _rebased(self._definitions.schemas[n], "#/components/schemas/")
                    for n in sorted(self._definitions.closure(names))}  # fmt: skip
+        schemas |= {n: _rebased(own[n], "#/components/schemas/") for n in own}
         paths: Object = {}
         for resource in resources:
             paths |= self._resource_paths(resource)
@@ -107,6 +121,8 @@ class OpenApi:
         }
 
     def _list_schema(self, resource: Resource) -> str:
+        if resource.custom is not None:
+            return openapi_custom.list_name(resource)
         found = self._definitions.for_gvk(resource.group, resource.version, resource.list_kind)
         return found[0] if found else ""
 
@@ -195,12 +211,16 @@ class OpenApi:
     # --- v2 -------------------------------------------------------------------------------------------------------
 
     def _v2(self) -> Object:
+        own: Object = {}
+        for resource in self._custom():
+            own |= openapi_custom.schemas(resource, self._definitions, v2=True)
         return {
             "swagger": "2.0",
             "info": {"title": "Kubernetes", "version": f"v{self._definitions.version}.0"},
             "paths": {},
             "definitions": {
-                n: _rebased(self._definitions.schemas[n], "#/definitions/") for n in self._definitions.schemas
+                **{n: _rebased(self._definitions.schemas[n], "#/definitions/") for n in self._definitions.schemas},
+                **{n: _rebased(own[n], "#/definitions/") for n in own},
             },
         }
 

@@ -19,12 +19,15 @@ _TYPES = {
 }
 
 
-def parse(request: Request) -> tuple[str, Any]:
+def parse(request: Request, resource: Resource | None = None) -> tuple[str, Any]:
     """(kind of patch, its content). Raises StatusError 400, 415."""
     media = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     kind = _TYPES.get(media)
     if kind is None:
         raise status.unsupported_media_type(_TYPES)
+    if kind == "strategic" and resource is not None and resource.custom is not None:
+        # a custom resource's lists have no strategies: clients fall back to a merge patch
+        raise status.unsupported_media_type(media for media in _TYPES if "strategic" not in media)
     content, _ = decode_body(request)
     if kind != "json" and not isinstance(content, dict):
         raise status.bad_request("a merge patch must be an object")
@@ -35,7 +38,7 @@ def apply(kind: str, content: Any, obj: Object, resource: Resource, schema: str,
     """`obj` (shared; left as it is) with a patch that is no apply. Raises StatusError 400, 422."""
     if kind == "json":
         result = patch.json_patch(obj, content)
-    elif kind == "merge":
+    elif kind == "merge" or resource.custom is not None:
         result = patch.merge_patch(obj, content)
     else:
         result = patch.strategic_merge(obj, content, schema, definitions)

@@ -9,6 +9,7 @@ from pathlib import Path
 from controlplane.api import resources as api_resources
 from controlplane.api import status
 from controlplane.api.definitions import load
+from controlplane.api.resources import ResourceTable
 from controlplane.apiserver import admission, http, pipeline
 from controlplane.apiserver.authn import Authenticator
 from controlplane.apiserver.authz.authorizer import Authorizer
@@ -16,6 +17,7 @@ from controlplane.apiserver.authz.node import NodeAuthorizer
 from controlplane.apiserver.authz.rbac import Rbac
 from controlplane.apiserver.bootstrap import Bootstrap
 from controlplane.apiserver.config import Config
+from controlplane.apiserver.customresources.served import CustomResources
 from controlplane.apiserver.discovery import Discovery
 from controlplane.apiserver.expiry import EventExpiry
 from controlplane.apiserver.handlers import Handlers
@@ -92,6 +94,10 @@ class ApiServer:
         self.discovery = Discovery(self.table, f"{config.advertise_address}:{config.secure_port}")
         self.openapi = OpenApi(self.definitions, self.table)
         self.handlers = Handlers(self.registry, self.table, self.authn, self.authz, self.nodes)
+        self.custom = CustomResources(
+            self.registry, self.table, self.definitions, self._publish, self.handlers.fanout.close
+        )
+        self.custom.sync()
         # The way of every request, outermost first.
         self.handle = pipeline.chain(
             [
@@ -113,6 +119,10 @@ class ApiServer:
         await self.bootstrap.run(*self._own)
         self._ready = True
 
+    def _publish(self, table: ResourceTable) -> None:
+        """Serve these resources from now on."""
+        self.table = self.handlers.table = self.discovery.table = self.openapi.table = table
+
     def chores(self) -> list[asyncio.Task[None]]:
         """What goes on beside requests; cancel them before `stop`."""
         history = self.config.history_seconds
@@ -122,6 +132,7 @@ class ApiServer:
             asyncio.create_task(compactor.run(), name="compaction"),
             asyncio.create_task(expiry.run(), name="expiry of events"),
             asyncio.create_task(self.bootstrap.keep(*self._own), name="own service"),
+            asyncio.create_task(self.custom.run(), name="custom resources"),
         ]
 
     async def stop(self) -> None:

@@ -11,7 +11,7 @@ accounts, generated names and selectors, a new pod's status.
 from collections.abc import Callable
 from typing import Any
 
-from controlplane.api.defaults import cluster, config, networking, storage, workloads
+from controlplane.api.defaults import cluster, config, customresources, networking, storage, workloads
 from controlplane.api.defaults.pods import pod, template_of
 from controlplane.api.resources import Resource
 
@@ -25,11 +25,14 @@ _BY_KIND: dict[tuple[str, str], Callable[[Object], None]] = {
     **storage.BY_KIND,
     **config.BY_KIND,
     **cluster.BY_KIND,
+    **customresources.BY_KIND,
 }
 
 
 def apply(resource: Resource, obj: Object) -> None:
     """Fill in the defaults of a freshly decoded object of `resource`, in place."""
+    if resource.custom is not None:
+        return  # its schema's defaults came with decoding
     fill = _BY_KIND.get((resource.group, resource.kind))
     if fill is not None:
         fill(obj)

@@ -26,6 +26,8 @@ def _of(resource: Resource) -> tuple[Column, ...]:
 
 def columns(resource: Resource) -> list[dict[str, Any]]:
     """The TableColumnDefinitions of a resource."""
+    if resource.custom is not None:
+        return resource.custom.columns()
     return [
         {
             "name": column.name,
@@ -40,4 +42,6 @@ def columns(resource: Resource) -> list[dict[str, Any]]:
 
 def cells(resource: Resource, obj: dict[str, Any], now: float) -> list[Any]:
     """The row of an object, a cell a column. `now`: seconds since the epoch, for ages."""
+    if resource.custom is not None:
+        return resource.custom.cells(obj, now)
     return [column.cell(obj, now) for column in _of(resource)]

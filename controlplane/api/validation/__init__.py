@@ -17,6 +17,7 @@ from controlplane.api.status import Cause
 from controlplane.api.validation import (
     cluster,
     config,
+    customresources,
     metadata,
     networking,
     pods,
@@ -38,19 +39,27 @@ _BY_KIND: dict[tuple[str, str], Rules] = {
     **config.BY_KIND,
     **rbac.BY_KIND,
     **cluster.BY_KIND,
+    **customresources.BY_KIND,
 }
-_CHANGES: dict[tuple[str, str], Callable[[Object, Object], list[Cause]]] = updates.BY_KIND
+_CHANGES: dict[tuple[str, str], Callable[[Object, Object], list[Cause]]] = {
+    **updates.BY_KIND,
+    **customresources.CHANGES,
+}
 
 
 def create(resource: Resource, obj: Object) -> list[Cause]:
     """What is wrong with a new object of `resource`; [] if nothing is."""
     causes = metadata.check(resource, obj.get("metadata") or {})
+    if resource.custom is not None:
+        return causes + resource.custom.validate(obj)
     return causes + _own(resource, obj)
 
 
 def update(resource: Resource, new: Object, old: Object) -> list[Cause]:
     """What is wrong with `new` in place of the stored `old`; [] if nothing is."""
     causes = metadata.check_update(resource, new.get("metadata") or {}, old.get("metadata") or {})
+    if resource.custom is not None:
+        return causes + resource.custom.validate(new, old)
     if not _same(new, old):
         causes += _own(resource, new)
         changed = _CHANGES.get((resource.group, resource.kind))

@@ -15,16 +15,17 @@ _STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 def check(resource: Resource, meta: Mapping[str, Any]) -> list[Cause]:
     """Metadata of a new object. The name must be there: generateName has been used before this."""
     causes: list[Cause] = []
+    kind = resource.kind if resource.custom is None else ""  # a custom "Service" has no Service's rules
     prefix = meta.get("generateName")
     if prefix:
-        complaints = names.generate_name_errors(resource.kind, prefix)
+        complaints = names.generate_name_errors(kind, prefix)
         causes += [invalid_value("metadata.generateName", prefix, each) for each in complaints]
     name = meta.get("name")
     if not name:
         if not prefix:
             causes.append(required("metadata.name", "name or generateName is required"))
     else:
-        complaints = names.name_errors(resource.kind, name)
+        complaints = names.name_errors(kind, name)
         if complaints:
             causes += [invalid_value("metadata.name", name, each) for each in complaints]
     causes += _namespace(resource, meta.get("namespace"))

@@ -13,6 +13,7 @@ import msgspec
 from controlplane.api import convert, status, wire
 from controlplane.api.resources import Resource
 from controlplane.api.validate import duplicate_fields
+from controlplane.apiserver.customresources import reading
 from controlplane.apiserver.http import Request
 from controlplane.store.cache import Cached
 
@@ -77,6 +78,8 @@ def to_json(value: Any) -> bytes:
 
 def in_version(cached: Cached, resource: Resource) -> bytes:
     """A stored object's bytes as `resource`'s version. Where the shape is the same, only apiVersion is replaced."""
+    if resource.custom is not None:
+        return reading.read(cached, resource.custom).data
     stored, wanted = resource.storage_version, resource.api_version
     if stored == wanted:
         return cached.data
@@ -96,3 +99,10 @@ def wire_message(cached: Cached, resource: Resource) -> bytes:
         made = wire.message(name, obj if version == resource.storage_version else convert.convert(obj, version))
         cached.keep(version, made)
     return made
+
+
+def object_in(cached: Cached, resource: Resource) -> Object:
+    """A stored object, decoded, as `resource`'s version. Shared: do not change it."""
+    if resource.custom is not None:
+        return reading.read(cached, resource.custom).object
+    return cached.object if resource.native else convert.convert(cached.object, resource.api_version)

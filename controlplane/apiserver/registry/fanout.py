@@ -59,6 +59,7 @@ class Group:
 
     def __init__(self, cache: WatchCache, prefix: str, encoder: Encoder, empty: Callable[[], None]) -> None:
         self._cache = cache
+        self.prefix = prefix
         self._encoder = encoder
         self._empty = empty
         self._members: dict[Member, None] = {}
@@ -143,10 +144,11 @@ class Fanout:
         """How many watches there are."""
         return sum(len(group) for group in self._groups.values())
 
-    def close(self) -> None:
-        """End all watches, as if their time were over."""
+    def close(self, prefix: str = "") -> None:
+        """End all watches of keys below a prefix, as if their time were over."""
         for group in tuple(self._groups.values()):
-            group.close()
+            if group.prefix.startswith(prefix):
+                group.close()
 
     def group(self, key: Hashable, prefix: str, make_encoder: Callable[[], Encoder]) -> Group:
         """The group with this key, made if there is none. `key` says everything that makes watches differ."""

@@ -37,7 +37,7 @@ def parse(resource: Resource, text: str) -> FieldSelector:
         selector = parse_fields(text)
     except ValueError as error:
         raise status.bad_request(f"unable to parse requirement: {error}") from None
-    known = _BY_KIND.get(resource.kind, ())
+    known = _BY_KIND.get(resource.kind, ()) if resource.custom is None else resource.custom.selectable
     for requirement in selector.requirements:
         if requirement.path not in known and requirement.path not in _ALWAYS:
             raise status.bad_request(f'Unable to find "{resource.group_resource}" that match label selector "", field '

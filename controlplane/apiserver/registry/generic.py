@@ -16,7 +16,7 @@ from controlplane.api.resources import Resource
 from controlplane.api.validate import check_body, decode_checked
 from controlplane.apiserver.http import Request, User
 from controlplane.apiserver.registry import strategy as strategies
-from controlplane.apiserver.registry.codec import decode_body, encode
+from controlplane.apiserver.registry.codec import decode_body, encode, object_in
 from controlplane.apiserver.registry.ownership import ITSELF, Ownership, unchanged
 from controlplane.store.cache import Cached, WatchCache
 from controlplane.store.interface import Conflict, KeyExists, KeyMissing, splice
@@ -77,6 +77,10 @@ class Registry:
     def set_strategy(self, resource: Resource, strategy: strategies.Strategy) -> None:
         self._strategies[resource] = strategy
 
+    def forget(self, resource: Resource) -> None:
+        """A resource that is no longer served."""
+        self._strategies.pop(resource, None)
+
     @staticmethod
     def prefix(resource: Resource, namespace: str = "") -> str:
         group = resource.storage_group or "core"
@@ -123,7 +127,7 @@ class Registry:
         meta = _new_metadata(obj, resource, namespace)
         generated = not meta.get("name") and bool(meta.get("generateName"))
         kind_strategy = self.strategy(resource)
-        if resource.kind not in strategies.WITHOUT_GENERATION:
+        if resource.custom is not None or resource.kind not in strategies.WITHOUT_GENERATION:
             meta["generation"] = 1
         for attempt in range(8):
             if generated:
@@ -181,9 +185,7 @@ class Registry:
             current = self.cache.get(key)
             if current is None:
                 raise status.not_found(resource.group_resource, name)
-            old = current.object
-            if not _native(resource):
-                old = convert.convert(old, resource.api_version)
+            old = object_in(current, resource)
             new = await change(old)
             new = {**new, "metadata": dict(new["metadata"])}  # it may share structure with `old`, which is everybody's
             kind_strategy = self.strategy(resource)
@@ -265,7 +267,8 @@ class Registry:
                     "metadata.finalizers", "no new finalizers can be added if the object is being deleted"
                 )
             ])  # fmt: skip
-        if subresource == "" and (causes := validation.update(resource, new, old)):
+        validated = subresource == "" or resource.custom is not None
+        if validated and (causes := validation.update(resource, new, old)):
             raise status.invalid(resource.group, resource.kind, name, causes)
 
     def _track(self, resource: Resource, new: Object, old: Object, manager: str | None, subresource: str) -> None:
@@ -281,7 +284,7 @@ class Registry:
         key = self.key(resource, namespace, name)
         for _ in range(_RETRIES):
             current = self.find(resource, namespace, name)
-            old = current.object
+            old = self.strategy(resource).deleting(current.object)
             _check_preconditions(resource, old, options)
             await self.admit(Attributes("DELETE", resource, "", namespace, name, user, None, old, options.dry_run))
             new = self._marked(resource, old, options)

@@ -53,6 +53,10 @@ class Strategy:
         """Seconds that a delete leaves the object to its node; 0 deletes at once."""
         return 0
 
+    def deleting(self, obj: Object) -> Object:
+        """`obj` (shared) as it is when somebody asks for its deletion: a strategy may put a finalizer on a copy."""
+        return obj
+
     def finished(self, obj: Object) -> bool:
         """Whether nothing holds an object that was marked for deletion any more."""
         meta = obj["metadata"]
@@ -183,6 +187,29 @@ class NamespaceStrategy(Strategy):
         return super().finished(obj) and not obj.get("spec", {}).get("finalizers")
 
 
+class CustomStrategy(Strategy):
+    """Custom objects (apiextensions-apiserver's registry/customresource): a status is only apart from the rest if there
+    is a subresource for it, and its subresource changes nothing else, not even labels."""
+
+    async def prepare_create(self, obj: Object) -> None:
+        custom = self.resource.custom
+        assert custom is not None
+        if custom.terminating:
+            error = status.method_not_allowed(self.resource.group_resource, "create")
+            error.message = "create not allowed while custom resource definition is terminating"
+            raise error
+        await super().prepare_create(obj)
+
+    def prepare_status_update(self, new: Object, old: Object) -> None:
+        _restore(new, old, "status")
+        kept = {key: new["metadata"][key] for key in ("managedFields",) if key in new["metadata"]}
+        new["metadata"] = {**{k: v for k, v in old["metadata"].items() if k != "managedFields"}, **kept}
+
+    def generation_changed(self, new: Object, old: Object) -> bool:
+        ignored = {"metadata", "status"} if self.has_status else {"metadata"}
+        return any(new.get(key) != old.get(key) for key in (new.keys() | old.keys()) - ignored)
+
+
 class _WithPhase(Strategy):
     async def prepare_create(self, obj: Object) -> None:
         obj["status"] = {"phase": "Pending"}
@@ -254,4 +281,6 @@ WITHOUT_GENERATION = frozenset((
 
 
 def of(resource: Resource) -> Strategy:
+    if resource.custom is not None:
+        return CustomStrategy(resource)
     return STRATEGIES.get((resource.group, resource.kind), Strategy)(resource)

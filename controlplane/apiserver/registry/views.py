@@ -18,7 +18,7 @@ from controlplane.api.wire import MEDIA_TYPE as PROTOBUF
 from controlplane.api.wire import frames
 from controlplane.apiserver.http import JSON, Request
 from controlplane.apiserver.negotiation import Choice, Offer, negotiate
-from controlplane.apiserver.registry.codec import in_version, to_json, wire_message
+from controlplane.apiserver.registry.codec import in_version, object_in, to_json, wire_message
 from controlplane.store.cache import Cached
 from controlplane.store.cached import watch_line
 
@@ -87,7 +87,7 @@ class Objects(_Json):
 
     @property
     def ready(self) -> bool:  # type: ignore[override]
-        return self.resource.storage_version == self.resource.api_version
+        return self.resource.native
 
     def body(self, cached: Cached) -> bytes:
         return in_version(cached, self.resource)
@@ -141,7 +141,7 @@ class Table(_Json):
         return watch_line(type_, self._one(cached, columns=first))
 
     def item(self, cached: Cached) -> bytes:
-        cells = to_json(tables.cells(self.resource, cached.object, clock.wall_time()))
+        cells = to_json(tables.cells(self.resource, object_in(cached, self.resource), clock.wall_time()))
         if self.include == "None":
             return b'{"cells":%b,"object":null}' % cells
         row = Objects(self.resource) if self.include == "Object" else Metadata(self.resource, self.version)

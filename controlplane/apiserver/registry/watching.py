@@ -100,6 +100,9 @@ class _Watch:
 
     async def _follow(self, sink: Sink, encoder: "_Encoder", missed: Sequence[CacheEvent], ends: float) -> None:
         """Nothing is awaited from here until the group has us, so no event is lost or sent twice."""
+        custom = self.view.resource.custom
+        if custom is not None and custom.retired:
+            return  # its definition changed meanwhile: the client watches again, and sees it as it is now
         member = Member(sink, self.options.bookmarks)
         group = self.fanout.group(self._key(), self.prefix, lambda: encoder)
         try:

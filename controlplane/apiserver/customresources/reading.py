@@ -1,0 +1,32 @@
+"""Reading stored custom objects: as another version, and with the defaults of a schema that is newer than they are.
+
+What was written by the schema that reads it is answered as its stored bytes. The rest is decoded, pruned, defaulted and
+encoded at its first read, and remembered until the object or the schema changes.
+"""
+
+import msgspec
+
+from controlplane.api.schema.kind import CustomKind
+from controlplane.store.cache import Cached
+
+_REMEMBERED = 50_000
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+def read(cached: Cached, custom: CustomKind) -> Cached:
+    """The object as `custom` shows it."""
+    if custom.since is not None and cached.revision > custom.since:
+        return cached
+    seen = custom.seen
+    known: Cached | None = seen.get(cached.key)
+    if known is not None and known.revision == cached.revision:
+        return known
+    # Decoding keeps the order of fields, so the resourceVersion stays where it can be replaced.
+    data = _encode(custom.present(_decode(cached.data)))
+    shown = cached if data == cached.data else Cached(cached.key, data, cached.revision, cached.create_revision)
+    if len(seen) >= _REMEMBERED:
+        seen.clear()
+    seen[cached.key] = shown
+    return shown
