@@ -126,7 +126,7 @@ class Agent:
         self.files = FileSource(config.static_pod_path, self.name, self.manager, config.file_check_frequency_seconds)
         self.evictions = self._eviction_manager(facts)
         self.manager.pressures = lambda: self.evictions.conditions
-        routes = Routes(facts, runtime, self.manager, Authorizer(client, self.name), self._unhealthy)
+        routes = Routes(facts, runtime, self.manager, Authorizer(client, self.name), self.machine, self._unhealthy)
         self.server = Server(routes)
         self.port = 0
         self._watch(variables)

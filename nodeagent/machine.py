@@ -42,6 +42,7 @@ class Machine:
     machine_id: str
     system_uuid: str
     boot_id: str
+    booted_at: float  # seconds since the epoch
 
 
 def inspect(directory: str) -> Machine:
@@ -59,6 +60,7 @@ def inspect(directory: str) -> Machine:
         machine_id=machine_id,
         system_uuid=_read("/sys/class/dmi/id/product_uuid") or machine_id,
         boot_id=_read("/proc/sys/kernel/random/boot_id"),
+        booted_at=_booted_at(),
     )
 
 
@@ -101,6 +103,12 @@ def address_towards(host: str, port: int) -> str:
         probe.connect((host, port))
         address: str = probe.getsockname()[0]
         return address
+
+
+def _booted_at() -> float:
+    """`btime` of /proc/stat."""
+    lines = _read("/proc/stat").splitlines()
+    return float(next((line.split()[1] for line in lines if line.startswith("btime ")), 0))
 
 
 def _meminfo() -> dict[str, int]:

@@ -6,7 +6,8 @@
     /exec/<ns>/<pod>[/<uid>]/<container>          a command in a container
     /attach/<ns>/<pod>[/<uid>]/<container>        a container's own streams
     /portForward/<ns>/<pod>[/<uid>]               connections to a pod's localhost
-    /metrics, /stats/summary                      small: what the agent itself counts
+    /stats/summary                                what node, pods and containers use (kubelet's Summary)
+    /metrics, /metrics/resource, /metrics/cadvisor   for Prometheus: the agent, what autoscalers read, containers
 
 Paths and parameters are kubelet's (pkg/kubelet/server/server.go), because API servers expect them.
 """
@@ -18,14 +19,19 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from controlplane import clock
 from controlplane.api.status import StatusError, bad_request, method_not_allowed, not_found
+from nodeagent.machine import Machine
 from nodeagent.pods.manager import PodManager
 from nodeagent.pods.node import NodeFacts
 from nodeagent.runtime.interface import ContainerState, Runtime, RuntimeFailure
-from nodeagent.server import logs, stats
+from nodeagent.server import logs
 from nodeagent.server.auth import Authorizer
 from nodeagent.server.http import Request, Response
 from nodeagent.server.lookup import Lookup
+from nodeagent.server.stats import exposition
+from nodeagent.server.stats.sample import Sampler
+from nodeagent.server.stats.summary import summary
 from nodeagent.server.streaming import Streaming
 
 
@@ -37,12 +43,16 @@ class Routes:
     runtime: Runtime
     pods: PodManager
     authorizer: Authorizer
+    machine: Machine
     healthy: Callable[[], str] = lambda: ""
     _routes: dict[str, Callable[[Request, list[str]], Awaitable[Response]]] = field(init=False)
     _lookup: Lookup = field(init=False)
+    _sampler: Sampler = field(init=False)
+    _started_at: float = field(default_factory=clock.wall_time)
 
     def __post_init__(self) -> None:
         self._lookup = Lookup(self.pods, self.runtime)
+        self._sampler = Sampler(self.node, self.runtime, self.pods)
         streams = Streaming(self._lookup)
         self._routes = {
             "pods": self._pods,
@@ -110,10 +120,22 @@ class Routes:
         return f'container "{name}" in pod "{pod}" is waiting to start: {waiting.get("reason", "ContainerCreating")}'
 
     async def _metrics(self, request: Request, rest: list[str]) -> Response:
-        return Response(200, stats.metrics(self.pods).encode(), "text/plain; version=0.0.4")
+        if not rest:
+            containers = await self.runtime.containers()
+            text = exposition.agent(self.node.name, self.pods.pods(), containers, self._started_at)
+        elif rest == ["resource"]:
+            text = exposition.resources(await self._sampler.sample(disk=False))
+        elif rest == ["cadvisor"]:
+            text = exposition.cadvisor(await self._sampler.sample(disk=True), self.machine)
+        else:
+            raise StatusError(404, "NotFound", "404 page not found")
+        return Response(200, text.encode(), exposition.CONTENT_TYPE)
 
     async def _stats(self, request: Request, rest: list[str]) -> Response:
-        return Response(200, msgspec.json.encode(stats.summary(self.node, self.pods)))
+        if rest not in ([], ["summary"]):
+            raise StatusError(404, "NotFound", "404 page not found")
+        sample = await self._sampler.sample(disk=not request.flag("only_cpu_and_memory"))
+        return Response(200, msgspec.json.encode(summary(sample, started_at=self.machine.booted_at)))
 
 
 async def _over() -> bool:

@@ -14,12 +14,15 @@ from typing import Any
 
 import aiohttp
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from controlplane.client.fake import FakeAPI
 from controlplane.client.transport import Answer
 from nodeagent.agent import Agent
 from nodeagent.config import Config
+from nodeagent.linux.cgroups.usage import Usage
 from nodeagent.runtime.fake import FakeRuntime
+from nodeagent.runtime.interface import DiskUsage
 from pki import provision
 from pki.layout import Layout
 
@@ -221,6 +224,56 @@ async def test_who_may_ask_what(rig: Rig) -> None:
         assert answer.status == 404
     async with rig.session() as server, server.get("/metrics") as answer:
         assert "kubelet_running_pods 0" in await answer.text()
+
+
+async def test_what_is_used_for_prometheus_and_autoscalers(rig: Rig) -> None:
+    await rig.start()
+    await until(lambda: rig.condition())
+    rig.give_cidr()
+    rig.runtime.usage = {"app": Usage(cpu_ns=1_500_000_000, working_set_bytes=7 << 20, memory_bytes=9 << 20, pids=3)}
+    rig.runtime.disk = {"app": DiskUsage(4096, 2)}
+    rig.pod()
+    await until(rig.running)
+    names = {"container": "app", "namespace": "default", "pod": "web"}
+
+    async def scrape(path: str) -> dict[str, Any]:
+        async with rig.session() as server, server.get(path) as answer:
+            assert answer.status == 200
+            return {f.name: f.samples for f in text_string_to_metric_families(await answer.text())}
+
+    own = await scrape("/metrics")
+    assert own["kubelet_running_pods"][0].value == 1
+    assert own["kubelet_running_containers"][0].labels == {"container_state": "running"}
+    found = await scrape("/metrics/resource")
+    assert found["container_cpu_usage_seconds"][0].labels == names
+    assert found["container_cpu_usage_seconds"][0].value == 1.5
+    assert found["pod_memory_working_set_bytes"][0].value == 7 << 20
+    assert found["node_cpu_usage_seconds"][0].value > 1 and found["node_memory_working_set_bytes"][0].value > 1 << 20
+    found = await scrape("/metrics/cadvisor")
+    assert names.items() <= found["container_memory_rss"][0].labels.items()
+    assert found["container_fs_usage_bytes"][0].value >= 4096 and found["machine_cpu_cores"][0].value >= 1
+    async with rig.session() as server, server.get("/metrics/nonsense") as answer:
+        assert answer.status == 404
+
+
+async def test_summary(rig: Rig) -> None:
+    await rig.start()
+    await until(lambda: rig.condition())
+    rig.give_cidr()
+    rig.runtime.usage = {"app": Usage(cpu_ns=1_500_000_000, working_set_bytes=7 << 20, memory_bytes=9 << 20, pids=3)}
+    rig.pod()
+    await until(rig.running)
+    async with rig.session() as server, server.get("/stats/summary") as answer:
+        whole = await answer.json()
+    node, pod = whole["node"], whole["pods"][0]
+    assert node["nodeName"] == "node-1" and node["memory"]["workingSetBytes"] < node["memory"]["usageBytes"]
+    assert node["fs"]["capacityBytes"] > node["fs"]["availableBytes"] > 0 and node["rlimit"]["curproc"] > 1
+    assert pod["podRef"]["name"] == "web" and pod["process_stats"] == {"process_count": 3}
+    container = pod["containers"][0]
+    assert container["cpu"]["usageCoreNanoSeconds"] == 1_500_000_000 and "usageNanoCores" not in container["cpu"]
+    assert container["memory"]["workingSetBytes"] == 7 << 20 and "usedBytes" in container["logs"]
+    async with rig.session() as server, server.get("/stats/summary?only_cpu_and_memory=true") as answer:
+        assert "logs" not in (await answer.json())["pods"][0]["containers"][0]
 
 
 async def test_logs(rig: Rig) -> None:

@@ -13,7 +13,7 @@ from nodeagent.config import Config
 from nodeagent.machine import Machine, inspect, pressure
 from nodeagent.node import NodeKeeper, NodeView, Readiness, allocatable, conditions, differs, node_status, taints
 
-MACHINE = Machine(4, 8 << 30, 100 << 30, "amd64", "6.1", "Debian", "m", "s", "b")
+MACHINE = Machine(4, 8 << 30, 100 << 30, "amd64", "6.1", "Debian", "m", "s", "b", 0.0)
 READY = Readiness("", "")
 
 
