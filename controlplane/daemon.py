@@ -28,7 +28,7 @@ from controlplane import clock, systemd
 C = TypeVar("C")
 Serve = Callable[[C, Callable[[], None]], Awaitable[None]]
 
-_reloaders: list[Callable[[], None]] = []
+_reloaders: list[Callable[[], object]] = []
 _settings: dict[str, Callable[[Any], None]] = {}
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class ConfigError(Exception):
     """A flag, variable or file entry that cannot be used; the message names it."""
 
 
-def on_reload(callback: Callable[[], None]) -> None:
+def on_reload(callback: Callable[[], object]) -> None:
     """Call `callback` on SIGHUP (`systemctl reload`), e.g. to read certificates again."""
     _reloaders.append(callback)
 

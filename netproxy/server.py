@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controlplane.client import Client, Informer, from_kubeconfig
+from controlplane.client.certificates import client_rotation, kept_fresh
 from controlplane.client.resources import ENDPOINTSLICES, NODES, SERVICES
-from controlplane.daemon import ConfigError
+from controlplane.daemon import ConfigError, on_reload
 from controlplane.systemd import on_liveness
 from netproxy import healthcheck
 from netproxy.backend import Backend
@@ -97,7 +98,9 @@ async def serve(config: Config, ready: Callable[[], None], *, thread: ThreadPool
             raise ConfigError("missing setting: --node-name")
         client = from_kubeconfig(config.kubeconfig, user_agent="wherry-netproxy")
         try:
-            await follow(config, client, backend, ready, thread=thread)
+            on_reload(client.reload)
+            async with kept_fresh(client_rotation(client, config.kubeconfig)):
+                await follow(config, client, backend, ready, thread=thread)
         finally:
             await client.close()
     finally:

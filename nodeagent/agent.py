@@ -16,17 +16,25 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from controlplane import daemon
+from controlplane.client.certificates import (
+    KUBELET_SERVING_SIGNER,
+    Rotation,
+    Wanted,
+    client_rotation,
+    kept_fresh,
+)
 from controlplane.client.events import Recorder
 from controlplane.client.informer import Informer
 from controlplane.client.resources import NODES, SERVICES
 from controlplane.client.rest import Client, from_kubeconfig
 from controlplane.systemd import on_liveness
+from controlplane.tls import ServerTls
 from nodeagent import machine, node
 from nodeagent.config import Config
 from nodeagent.pods.eviction import thresholds
@@ -49,7 +57,7 @@ from nodeagent.pods.volumes import places
 from nodeagent.pods.volumes.manager import Volumes
 from nodeagent.runtime.interface import ImageService, Runtime, RuntimeFailure
 from nodeagent.server.auth import Authorizer
-from nodeagent.server.http import Server, tls_context
+from nodeagent.server.http import Server
 from nodeagent.server.routes import Routes
 
 log = logging.getLogger(__name__)
@@ -157,16 +165,15 @@ class Agent:
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Until cancelled. Raises OSError if the server's address or certificate cannot be used."""
-        context = None
-        if self.config.tls_cert_file:
-            files = self.config.tls_cert_file, self.config.tls_private_key_file
-            context = tls_context(*files, self.config.client_ca_file)
-            daemon.on_reload(lambda: context.load_cert_chain(*files))
+        config, tls = self.config, None
+        if config.tls_cert_file:
+            tls = ServerTls(config.tls_cert_file, config.tls_private_key_file, config.client_ca_file)
+            daemon.on_reload(tls.reload)
         daemon.on_reload(self.client.reload)
-        self.port = await self.server.listen(self.config.address, self.config.port, context)
+        self.port = await self.server.listen(config.address, config.port, tls.context if tls else None)
         log.info("agent node=%s address=%s port=%d", self.name, self.address, self.port)
         try:
-            async with asyncio.TaskGroup() as group:
+            async with kept_fresh(*self._rotations(tls)), asyncio.TaskGroup() as group:
                 for task in (self.keeper.run(), self.nodes.run(), self.services.run(), self._recorder.run()):
                     group.create_task(task)
                 await self._start_runtime()
@@ -191,6 +198,19 @@ class Agent:
             await self.runtime.close()
             await self.network.close()
             await self.client.close()
+
+    def _rotations(self, tls: ServerTls | None) -> Iterator[Rotation | None]:
+        """What renews the agent's certificates: those whose file holds certificate and key."""
+        config = self.config
+        if not config.rotate_certificates:
+            return
+        yield client_rotation(self.client, config.kubeconfig)
+        if tls and config.tls_cert_file == config.tls_private_key_file:
+            wanted = Wanted(
+                KUBELET_SERVING_SIGNER, f"system:node:{self.name}", ("system:nodes",),
+                ("digital signature", "server auth"), (self.name, self.address),
+            )  # fmt: skip
+            yield Rotation(self.client, config.tls_cert_file, wanted, renewed=tls.reload)
 
     def tell(self, pod: Object, kind: str, reason: str, message: str) -> None:
         """Record an event. Good news may wait a moment, so that it does not compete with what it tells of."""

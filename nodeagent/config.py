@@ -46,6 +46,8 @@ class Config:
     """Its key."""
     client_ca_file: str = str(DEFAULT.ca_cert)
     """Who may connect: clients with a certificate of this CA."""
+    rotate_certificates: bool = True
+    """Renew the certificates, the agent's own and the serving one, before they end (where one file has all of it)."""
     cluster_dns: list[str] = field(default_factory=list)
     """Addresses of the cluster's DNS, for pods' resolv.conf; empty: pods use the node's own."""
     cluster_domain: str = "cluster.local"

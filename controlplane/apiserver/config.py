@@ -21,6 +21,8 @@ class Config:
     tls_private_key_file: str = str(PATHS.identity("apiserver"))
     client_ca_file: str = str(PATHS.ca_cert)
     """Who may show client certificates: those that this CA signed."""
+    rotate_certificates: bool = True
+    """Renew the serving certificate, and the one shown to nodes, before they end (where one file has all of it)."""
     service_account_signing_key_file: str = str(PATHS.service_account_key)
     service_account_issuer: str = "https://kubernetes.default.svc.cluster.local"
     service_cluster_ip_range: str = "10.96.0.0/16"

@@ -309,14 +309,3 @@ def error_response(error: status.StatusError) -> Response:
     import msgspec
 
     return Response(error.code, msgspec.json.encode(error.to_dict()), headers=dict(error.headers))
-
-
-def tls_context(cert_file: str, key_file: str, client_ca_file: str) -> ssl.SSLContext:
-    """TLS 1.2 or newer; a client may show a certificate, and one that it shows must be ours."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(cert_file, key_file)
-    context.load_verify_locations(client_ca_file)
-    context.verify_mode = ssl.CERT_OPTIONAL
-    context.set_alpn_protocols(["http/1.1"])
-    return context

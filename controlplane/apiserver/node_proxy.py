@@ -22,6 +22,7 @@ from controlplane.store.cache import WatchCache
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
+_RETIRED = 4  # sessions with old certificates that may still carry a stream
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 _PROXIED = ("Accept", "Accept-Language", "Content-Type", "Range", "If-None-Match", "If-Modified-Since", "User-Agent")
 _LOG_PARAMETERS = ("follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream")
@@ -36,18 +37,21 @@ class NodeProxy:
         self._context: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
         self._anonymous: aiohttp.ClientSession | None = None
+        self._retired: list[aiohttp.ClientSession] = []
         self._closing: asyncio.Future[None] | None = None
 
     async def close(self) -> None:
-        for session in (self._session, self._anonymous):
+        for session in (self._session, self._anonymous, *self._retired):
             if session is not None:
                 await session.close()
 
     def reload(self) -> None:
-        """Read the certificates again at the next request."""
-        session, self._session, self._context = self._session, None, None
-        if session is not None:
-            self._closing = asyncio.ensure_future(session.close())
+        """Read the certificates again at the next request. What is under way goes on as it began."""
+        if self._session is not None:
+            self._retired.append(self._session)
+        self._session = self._context = None
+        if len(self._retired) > _RETIRED:
+            self._closing = asyncio.ensure_future(self._retired.pop(0).close())
 
     async def connect(self, request: Request, info: RequestInfo) -> Response:
         """Raises StatusError 400, 404, 502."""

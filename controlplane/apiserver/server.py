@@ -16,6 +16,7 @@ from controlplane.apiserver.authz.authorizer import Authorizer
 from controlplane.apiserver.authz.node import NodeAuthorizer
 from controlplane.apiserver.authz.rbac import Rbac
 from controlplane.apiserver.bootstrap import Bootstrap
+from controlplane.apiserver.certificates import OwnCertificates
 from controlplane.apiserver.config import Config
 from controlplane.apiserver.customresources.served import CustomResources
 from controlplane.apiserver.discovery import Discovery
@@ -36,6 +37,7 @@ from controlplane.store.compactor import Compactor
 from controlplane.store.interface import Store
 from controlplane.store.memory import MemoryStore
 from controlplane.systemd import on_liveness
+from controlplane.tls import ServerTls
 from pki.keys import load_key
 from pki.tokens import Signer
 
@@ -180,16 +182,13 @@ async def serve(config: Config, ready: Callable[[], None]) -> None:
     """Run until cancelled. Raises OSError if the port is taken, StoreError if the store cannot be used."""
     server = ApiServer(config)
     await server.start()
-    context = http.tls_context(config.tls_cert_file, config.tls_private_key_file, config.client_ca_file)
-
-    def reload() -> None:
-        context.load_cert_chain(config.tls_cert_file, config.tls_private_key_file)
-        server.nodes.reload()
-
-    on_reload(reload)
+    tls = ServerTls(config.tls_cert_file, config.tls_private_key_file, config.client_ca_file, alpn=["http/1.1"])
+    rotations = OwnCertificates(config, server.handle, tls.reload, server.nodes.reload)
+    on_reload(tls.reload)
+    on_reload(server.nodes.reload)
     front = HttpServer(server.handle, max_body_bytes=config.max_request_body_bytes)
-    port = await front.start(config.bind_address, config.secure_port, context)
-    chores = server.chores()
+    port = await front.start(config.bind_address, config.secure_port, tls.context)
+    chores = [*server.chores(), *rotations.start(), asyncio.create_task(tls.follow(), name="certificate files")]
     log.info("serving address=%s port=%d version=%s", config.bind_address, port, server.definitions.version)
     forget = on_liveness(server.cache.trouble)
     ready()

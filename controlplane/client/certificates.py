@@ -11,9 +11,10 @@ it again: the HTTPS transport by itself (credentials.py), a server by the callba
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,9 @@ class CertificateNotIssued(Exception):
     def __init__(self, name: str, state: str) -> None:
         super().__init__(f"the certificate request {name} is still {state}")
         self.name, self.state = name, state
+
+
+_EXPECTED = (StatusError, Unreachable, CertificateRefused, CertificateNotIssued, OSError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +148,20 @@ class Rotation:
     """Keeps the certificate and key in one file fresh until cancelled."""
 
     def __init__(
-        self, client: Client, path: str | Path, wanted: Wanted | None = None, renewed: Callable[[], None] = lambda: None
+        self,
+        client: Client,
+        path: str | Path,
+        wanted: Wanted | None = None,
+        *,
+        again: Callable[[bytes], Wanted] | None = None,
+        renewed: Callable[[], object] = lambda: None,
     ) -> None:
-        """`wanted`: what to ask for, also when the file is missing or lacks one of its names; None asks for the same
-        again as a client. `renewed` is called when the file is new."""
+        """`wanted`: what to ask for, also at once when the file is missing or lacks one of its names. Without it,
+        `again` tells from the present certificate (PEM) what to ask for; by default the same, as a client. `renewed`
+        is called when the file is new."""
         self.path = Path(path)
         self._client, self._wanted, self._renewed = client, wanted, renewed
+        self._again = again or _same_again
         self._share = _share()
 
     async def run(self) -> None:
@@ -161,11 +173,13 @@ class Rotation:
                 continue
             try:
                 await self.renew()
-            except (StatusError, Unreachable, CertificateRefused, CertificateNotIssued, OSError, ValueError) as error:
+            except Exception as error:
                 left = self._left()
                 pause = max(min(backoff.next(), left / 4), 1.0) if left > 0 else backoff.next()
                 hint = "" if left > 0 else " it_has_ended=true way_out=join_again"
-                log.warning("certificate_not_renewed path=%s retry_in_s=%.0f error=%s%s", self.path, pause, error, hint)
+                known = isinstance(error, _EXPECTED)
+                log.warning("certificate_not_renewed path=%s retry_in_s=%.0f error=%s%s", self.path, pause, error, hint,
+                            exc_info=None if known else error)  # fmt: skip
                 await asyncio.sleep(pause)
             else:
                 backoff.reset()
@@ -174,7 +188,7 @@ class Rotation:
         """Get a certificate for a new key now, and replace the file. Raises what request_certificate raises."""
         from pki.keys import key_pem, new_key
 
-        wanted = self._wanted or _same_again(self.path.read_bytes())
+        wanted = self._wanted or self._again(self.path.read_bytes())
         key = new_key()
         pem = await request_certificate(self._client, wanted, key, deadline_s=deadline_s)
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -202,21 +216,25 @@ class Rotation:
         return found.ends - clock.wall_time() if found else 0.0
 
 
-def client_rotation(client: Client, kubeconfig: str, renewed: Callable[[], None] = lambda: None) -> Rotation | None:
-    """Keeps the client certificate of `kubeconfig` fresh; None if it does not name one file with certificate and key
+def client_rotation(client: Client, kubeconfig: str) -> Rotation | None:
+    """Keeps the client certificate of `kubeconfig` fresh; None if that does not name one file with certificate and key
     (what is embedded belongs to a person). Raises ConfigurationError."""
     files = credentials.from_kubeconfig(kubeconfig)
     if not files.cert_file or files.cert_file != files.key_file:
         return None
-    return Rotation(client, files.cert_file, renewed=renewed)
+    return Rotation(client, files.cert_file, renewed=client.reload)
 
 
-async def keep_fresh(rotations: Sequence[Rotation | None]) -> None:
-    """Run all of `rotations` until cancelled."""
-    async with asyncio.TaskGroup() as group:
-        for rotation in rotations:
-            if rotation is not None:
-                group.create_task(rotation.run(), name=f"rotation of {rotation.path.name}")
+@contextlib.asynccontextmanager
+async def kept_fresh(*rotations: Rotation | None) -> AsyncIterator[None]:
+    """Run `rotations` beside what is done inside."""
+    tasks = [asyncio.create_task(each.run(), name=f"rotation of {each.path.name}") for each in rotations if each]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _share() -> float:

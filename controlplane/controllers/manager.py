@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
+from controlplane.client.certificates import client_rotation, kept_fresh
 from controlplane.client.leases import LeaderElector
 from controlplane.client.rest import Client, from_kubeconfig
 from controlplane.controllers.bootstrapsigner import BootstrapSigner
@@ -124,6 +125,7 @@ async def serve(config: Config, ready: Callable[[], None]) -> None:
     on_reload(client.reload)
     ready()
     try:
-        await lead(client, config)
+        async with kept_fresh(client_rotation(client, config.kubeconfig)):
+            await lead(client, config)
     finally:
         await client.close()

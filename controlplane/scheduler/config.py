@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from controlplane import daemon
 from controlplane.client import LeaderElector, from_kubeconfig
+from controlplane.client.certificates import client_rotation, kept_fresh
 from controlplane.scheduler.loop import Scheduler
 from pki.layout import Layout
 
@@ -49,6 +50,7 @@ async def serve(config: Config, ready: Callable[[], None]) -> None:
     )
     scheduler = Scheduler(client, scheduler_name=config.scheduler_name, concurrency=config.bind_concurrency)
     try:
-        await scheduler.run(elector, ready)
+        async with kept_fresh(client_rotation(client, config.kubeconfig)):
+            await scheduler.run(elector, ready)
     finally:
         await client.close()

@@ -237,14 +237,3 @@ def _identity(writer: asyncio.StreamWriter) -> tuple[str, tuple[str, ...]]:
             elif name == "organizationName":
                 groups.append(value)
     return user, tuple(groups)
-
-
-def tls_context(cert_file: str, key_file: str, client_ca_file: str) -> ssl.SSLContext:
-    """A server context that verifies a client's certificate if it shows one. Raises OSError, ssl.SSLError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(cert_file, key_file)
-    if client_ca_file:
-        context.load_verify_locations(client_ca_file)
-        context.verify_mode = ssl.CERT_OPTIONAL
-    return context

@@ -193,11 +193,12 @@ def token_delete(tokens: tuple[str, ...], kubeconfig: str | None, root: Path | N
 @click.option("--node-ip", default="", help="The Node's address (default: the one that leads to the API server).")
 @click.option("--proxy-mode", type=click.Choice(["iptables", "ipvs"]), default=None, help="How Services are done.")
 @click.option("--force", is_flag=True, help="Join anew, with new keys, even if this machine has joined.")
+@click.option("--patience", default="15s", help="How long to try to reach the API server (default 15s).")
 @click.option("--timeout", default="5m", help="How long to wait for approval (default 5m).")
 @_root
 def join(
     address: str, secret: str, pins: tuple[str, ...], node_name: str, node_ip: str, proxy_mode: str | None,
-    force: bool, timeout: str, root: Path | None,
+    force: bool, patience: str, timeout: str, root: Path | None,
 ) -> None:  # fmt: skip
     """Make this machine a node of the cluster at HOST:PORT. Idempotent; starts nothing."""
     from ipaddress import ip_address
@@ -212,7 +213,15 @@ def join(
     except ValueError as error:
         _fail(str(error))
     options = Options(
-        address, secret.strip(), pins, node_name, node_ip, proxy_mode or "", force, approval_s=_seconds(timeout)
+        address,
+        secret.strip(),
+        pins,
+        node_name,
+        node_ip,
+        proxy_mode or "",
+        force,
+        _seconds(patience),
+        _seconds(timeout),
     )
     if not _run(work(options, layout, datetime.now(UTC), _say)):
         click.echo(f"this machine has joined this cluster already, as node {node_name}")

@@ -82,9 +82,7 @@ async def _public(credentials: Credentials, patience_s: float) -> dict[str, str]
                             f"the server at {credentials.server} cannot prove that it belongs to the cluster: {error}",
                             "is this address one of the API server's? wherry init --names adds one to its certificate",
                         ) from error
-                    trouble = Trouble(
-                        f"cannot reach {credentials.server}: {error}", "is it up, and no firewall between?"
-                    )
+                    trouble = Trouble(f"cannot reach {error}", "is it up? is there a firewall?")
                 except StatusError as error:
                     if error.code not in (404, 429) and error.code < 500:
                         raise Trouble(f"{credentials.server} does not tell strangers about itself: {error}") from error
