@@ -1,7 +1,7 @@
 """What a mode of the proxy is: something that makes the kernel do what the plans say, and undoes it.
 
-iptables is the first; ipvs and nftables fit the same protocol and pass the same behaviour suite
-(tests/linux/netproxy). A backend knows nothing of the API, of events or of when to run.
+iptables and ipvs are two; each passes the same behaviour suite (tests/linux/netproxy). A backend knows nothing of the
+API, of events or of when to run.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ class BackendError(Exception):
 
 
 class Backend(Protocol):
+    async def check(self) -> None:
+        """Whether this machine can do it at all. Raises BackendError saying what is missing and what to do."""
+
     async def replace(self, plans: Plans) -> None:
         """Make the kernel do exactly `plans`, whatever it did before. Raises BackendError; each Service then works as
         before or as planned."""
@@ -32,7 +35,7 @@ class Backend(Protocol):
         """Whether what was written is still there (somebody may have flushed it). Cheap: asked every sync period."""
 
     async def cleanup(self) -> None:
-        """Remove every trace of this mode. Raises BackendError."""
+        """Remove every trace of every mode. Raises BackendError."""
 
     async def close(self) -> None:
         """Let go of threads and sockets; the rules stay."""

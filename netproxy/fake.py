@@ -18,6 +18,9 @@ class FakeBackend:
         self.fail = 0
         self.lost = False
 
+    async def check(self) -> None:
+        self.calls.append("check")
+
     async def replace(self, plans: Plans) -> None:
         self._call("replace")
         self.plans, self.lost = dict(plans), False

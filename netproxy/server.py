@@ -22,13 +22,13 @@ from controlplane.client.resources import ENDPOINTSLICES, NODES, SERVICES
 from controlplane.daemon import ConfigError, on_reload
 from controlplane.systemd import on_liveness
 from netproxy import healthcheck
-from netproxy.backend import Backend
+from netproxy.backend import Backend, BackendError
 from netproxy.model import HEADLESS_LABEL, PROXY_NAME_LABEL
 from netproxy.proxy import Proxy
 from pki.layout import Layout
 
 log = logging.getLogger(__name__)
-MODES = ("iptables",)
+MODES = ("iptables", "ipvs")
 
 
 @dataclass
@@ -41,14 +41,28 @@ class Config:
     """Path of a kubeconfig for system:kube-proxy."""
     node_ip: str = ""
     """This node's InternalIP. Needed only for load balancers whose source ranges include this node."""
-    mode: str = "iptables"
-    """How: iptables (ipvs and nftables are to come)."""
+    proxy_mode: str = "iptables"
+    """How: iptables or ipvs (for which the kernel needs ip_vs)."""
+    ipvs_scheduler: str = "rr"
+    """How IPVS chooses: rr, wrr, lc, wlc, lblc, lblcr, sh, dh, sed, nq, fo, ovf or mh."""
+    ipvs_strict_arp: bool = False
+    """Answer ARP only for addresses of the interface that is asked (some load balancers need it)."""
+    ipvs_exclude_cidrs: list[str] = field(default_factory=list)
+    """CIDRs of virtual servers that are somebody else's and left alone, comma-separated."""
+    ipvs_tcp_timeout_seconds: int = 0
+    """How long IPVS remembers an idle TCP connection; 0: as the kernel has it (900)."""
+    ipvs_tcpfin_timeout_seconds: int = 0
+    """The same after a FIN; 0: as the kernel has it (120)."""
+    ipvs_udp_timeout_seconds: int = 0
+    """The same for UDP; 0: as the kernel has it (300)."""
+    ipvs_graceful_seconds: float = 3600.0
+    """So long may connections to an endpoint that was taken out of its Service stay open."""
     cluster_cidr: str = "10.244.0.0/16"
     """Addresses of all pods; traffic to a ClusterIP from elsewhere is masqueraded. Empty: nothing is known of pods."""
     nodeport_addresses: list[str] = field(default_factory=list)
     """CIDRs of this node's addresses on which NodePorts answer, comma-separated; empty: all of them."""
     localhost_nodeports: bool = True
-    """Whether NodePorts answer on 127.0.0.1 too."""
+    """Whether NodePorts answer on 127.0.0.1 too (never in ipvs mode: the kernel does not let such packets out)."""
     min_sync_period_seconds: float = 0.0
     """At least so long between two writes; the first change after a quiet time is written at once."""
     sync_period_seconds: float = 30.0
@@ -64,17 +78,23 @@ class Config:
 
 
 def make_backend(config: Config, thread: ThreadPoolExecutor | None = None) -> Backend:
-    """The backend that `config.mode` names. Raises ConfigError."""
-    if config.mode != "iptables":
-        raise ConfigError(f"--mode: {config.mode!r} is none of {', '.join(MODES)}")
-    from netproxy.iptables.apply import IptablesBackend
-    from netproxy.iptables.rules import Settings
-
-    for setting in [config.cluster_cidr, *config.nodeport_addresses]:
+    """The backend that `config.proxy_mode` names. Raises ConfigError."""
+    for setting in [config.cluster_cidr, *config.nodeport_addresses, *config.ipvs_exclude_cidrs]:
         try:
             ipaddress.ip_network(setting or "0.0.0.0/0", strict=False)
         except ValueError as error:
             raise ConfigError(f"not a CIDR: {error}") from None
+    if config.proxy_mode == "iptables":
+        return _iptables(config, thread)
+    if config.proxy_mode == "ipvs":
+        return _ipvs(config, thread)
+    raise ConfigError(f"--proxy-mode: {config.proxy_mode!r} is none of {', '.join(MODES)}")
+
+
+def _iptables(config: Config, thread: ThreadPoolExecutor | None) -> Backend:
+    from netproxy.iptables.apply import IptablesBackend
+    from netproxy.iptables.rules import Settings
+
     settings = Settings(
         cluster_cidr=config.cluster_cidr,
         masquerade_all=config.masquerade_all,
@@ -85,6 +105,31 @@ def make_backend(config: Config, thread: ThreadPoolExecutor | None = None) -> Ba
     return IptablesBackend(settings, thread)
 
 
+def _ipvs(config: Config, thread: ThreadPoolExecutor | None) -> Backend:
+    from netproxy.ipvs.apply import IpvsBackend, Tuning
+    from netproxy.ipvs.plan import Settings
+    from netproxy.ipvs.state import SCHEDULERS
+
+    if config.ipvs_scheduler not in SCHEDULERS:
+        raise ConfigError(f"--ipvs-scheduler: {config.ipvs_scheduler!r} is none of {', '.join(SCHEDULERS)}")
+    settings = Settings(
+        cluster_cidr=config.cluster_cidr,
+        masquerade_all=config.masquerade_all,
+        scheduler=config.ipvs_scheduler,
+        node_ips=(config.node_ip,) if config.node_ip else (),
+        node_port_addresses=tuple(config.nodeport_addresses),
+        exclude_cidrs=tuple(config.ipvs_exclude_cidrs),
+    )
+    tuning = Tuning(
+        strict_arp=config.ipvs_strict_arp,
+        tcp_timeout_s=config.ipvs_tcp_timeout_seconds,
+        tcp_fin_timeout_s=config.ipvs_tcpfin_timeout_seconds,
+        udp_timeout_s=config.ipvs_udp_timeout_seconds,
+        graceful_s=config.ipvs_graceful_seconds,
+    )
+    return IpvsBackend(settings, thread, tuning=tuning)
+
+
 async def serve(config: Config, ready: Callable[[], None], *, thread: ThreadPoolExecutor | None = None) -> None:
     """Run until cancelled. `thread`: an executor of one thread in the node's network namespace, if that is not ours.
     Raises ConfigError, BackendError (cleanup)."""
@@ -92,10 +137,14 @@ async def serve(config: Config, ready: Callable[[], None], *, thread: ThreadPool
     try:
         if config.cleanup:
             await backend.cleanup()
-            log.info("cleaned up mode=%s", config.mode)
+            log.info("cleaned up")
             return
         if not config.node_name:
             raise ConfigError("missing setting: --node-name")
+        try:
+            await backend.check()
+        except BackendError as error:
+            raise ConfigError(str(error)) from error
         client = from_kubeconfig(config.kubeconfig, user_agent="wherry-netproxy")
         try:
             on_reload(client.reload)
@@ -143,7 +192,11 @@ async def follow(
             proxy.start()
             await proxy.ready.wait()
             log.info(
-                "ready mode=%s node=%s services=%d slices=%d", config.mode, config.node_name, len(services), len(slices)
+                "ready mode=%s node=%s services=%d slices=%d",
+                config.proxy_mode,
+                config.node_name,
+                len(services),
+                len(slices),
             )
             stack.callback(on_liveness(lambda: "" if proxy.health.healthy else "rules are not written in time"))
             ready()

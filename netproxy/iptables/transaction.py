@@ -8,7 +8,7 @@ Services one change is a few lines in one transaction. No packet ever sees a hal
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from netproxy.iptables.rules import (
     NODEPORTS,
@@ -52,15 +52,15 @@ def full(ports: Iterable[PortRules], settings: Settings, found: Iterable[str]) -
     return "\n".join(text) + "\n"
 
 
-def removal(saved: Mapping[str, Sequence[str]]) -> str:
-    """Takes out all of ours, given what iptables-save says of each table: first the ways in, then chain by chain. Empty
-    if there is nothing."""
+def removal(saved: Mapping[str, Sequence[str]], chains: Mapping[str, Collection[str]], *, owned: bool = True) -> str:
+    """Takes out those of the `chains` (by table) that are there, given what iptables-save says of each table, and with
+    `owned` all chains of single Services: first the ways in, then chain by chain. Empty if there is nothing."""
     text: list[str] = []
     for table, lines in saved.items():
-        chains = [line[1:].split(" ", 1)[0] for line in lines if line.startswith(":")]
-        shared = [chain for chain in chains if chain in SHARED_CHAINS[table]]
-        owned = [chain for chain in chains if chain.startswith(OWNED_PREFIXES)]
-        ours = {*shared, *owned}
+        found = [line[1:].split(" ", 1)[0] for line in lines if line.startswith(":")]
+        shared = [chain for chain in found if chain in chains.get(table, ())]
+        single = [chain for chain in found if owned and chain.startswith(OWNED_PREFIXES)]
+        ours = {*shared, *single}
         if not ours:
             continue
         jumps = []
@@ -69,7 +69,7 @@ def removal(saved: Mapping[str, Sequence[str]]) -> str:
             if target and target[1] in ours and line.split(" ", 2)[1] not in ours:
                 jumps.append("-D" + line[2:])
         text += [f"*{table}", *(f":{chain} - [0:0]" for chain in shared), *jumps, "COMMIT"]
-        for batch in _batches(sorted(owned, key=_leaves_first, reverse=True)):
+        for batch in _batches(sorted(single, key=_leaves_first, reverse=True)):
             text += _table(table, dict.fromkeys(batch, ()), delete=True)
         text += _table(table, dict.fromkeys(shared, ()), delete=True)
     return "\n".join(text) + "\n" if text else ""
