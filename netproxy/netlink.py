@@ -58,10 +58,11 @@ class NetlinkSocket:
             start = end
         return failed
 
-    def dump(self, kind: int, payload: bytes) -> Iterator[bytes]:
-        """Payloads of all answers to a dump request. Raises OSError."""
+    def dump(self, kind: int, payload: bytes, *, all_of_them: bool = True) -> Iterator[bytes]:
+        """Payloads of all answers to a request for a list (or, without `all_of_them`, for one thing). Raises OSError.
+        One list at a time: read it to its end before the next."""
         self._sequence += 1
-        self._socket.send(_message(kind, _DUMP, self._sequence, payload))
+        self._socket.send(_message(kind, _DUMP if all_of_them else _ACK, self._sequence, payload))
         while True:
             for answer, sequence, body in self._receive():
                 if sequence != self._sequence:

@@ -1,6 +1,6 @@
 """IPVS mode's kernel: virtual servers by generic netlink, sets by nfnetlink, addresses on kube-ipvs0 by rtnetlink.
 
-What happens once (finding the IPVS family, the interface, creating sets) is pyroute2's; the thousands of entries go in
+What happens once (the interface, creating sets) is pyroute2's; the thousands of entries go in
 batches of our own (see netlink.py). Operations queue up; `flush()` sends them in order.
 """
 
@@ -237,14 +237,14 @@ class LinuxKernel:
 
 def ipvs_family() -> int:
     """The number of the generic netlink family IPVS; asking makes the kernel load ip_vs. Raises BackendError."""
-
-    def ask() -> int:
-        from pyroute2.netlink.generic.ipvs import IPVSSocket
-
-        with IPVSSocket() as one:
-            return int(one.prid)
-
-    return _pyroute2("find IPVS", ask)
+    # Not by pyroute2: where there is no such family its socket is not closed.
+    generic = NetlinkSocket(_GENERIC)
+    try:
+        with _failing("find IPVS"):
+            (answer,) = generic.dump(wire.CONTROL, wire.find_family("IPVS"), all_of_them=False)
+            return wire.read_family(answer)
+    finally:
+        generic.close()
 
 
 def _interface() -> int:

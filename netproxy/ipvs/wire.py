@@ -38,6 +38,10 @@ _AF_INET = _U16.pack(socket.AF_INET)
 _OUR_FLAGS = 0x1 | 0x8
 _NAMES = {number: name for name, number in PROTOCOLS.items()}
 
+# Generic netlink's own family, linux/genetlink.h.
+CONTROL = 0x10
+_GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 3, 1, 2
+
 # nfnetlink, subsystem ipset.
 SET_LIST, SET_ADD, SET_DEL = (6 << 8 | command for command in (7, 9, 10))
 _SET_PROTOCOL, _SET_NAME, _SET_TYPE, _SET_FLAGS, _SET_DATA, _SET_ADT, _SET_LINE = 1, 2, 3, 6, 7, 8, 9
@@ -56,6 +60,14 @@ class Destination(NamedTuple):
     target: Target
     weight: int
     connections: int
+
+
+def find_family(name: str) -> bytes:
+    return bytes((_GET_FAMILY, 1, 0, 0)) + attribute(_FAMILY_NAME, name.encode() + b"\0")
+
+
+def read_family(payload: bytes) -> int:
+    return int(_U16.unpack(values(payload[4:])[_FAMILY_ID])[0])
 
 
 def ipvs(command: int, body: bytes = b"") -> bytes:

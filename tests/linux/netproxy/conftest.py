@@ -1,18 +1,49 @@
-"""A cluster of two nodes with pods, and a proxy on each, fed by hand: what every mode of the proxy is tried on."""
+"""A cluster of two nodes with pods, and a proxy on each, fed by hand: what every mode of the proxy is tried on.
+
+A mode that this machine's kernel cannot do is skipped with the kernel's reason; tests/e2e/kernel boots one that can.
+"""
 
 import asyncio
 import contextlib
+import functools
 
 import pytest
 
+from netproxy.backend import BackendError
+from netproxy.iptables import rules as iptables
 from netproxy.iptables.apply import IptablesBackend
-from netproxy.iptables.rules import Settings
+from netproxy.ipvs import plan as ipvs
+from netproxy.ipvs import requirements
+from netproxy.ipvs.apply import IpvsBackend
 from netproxy.proxy import Proxy
 from nodeagent.network.network import LinuxPodNetwork, NetworkConfig
 from tests.linux import network_lab
 
 CLUSTER_CIDR = "10.244.0.0/16"
-BACKENDS = {"iptables": lambda thread, node_ip: IptablesBackend(Settings(CLUSTER_CIDR, node_ips=(node_ip,)), thread)}
+
+
+def make_iptables(thread, node_ip):
+    return IptablesBackend(iptables.Settings(CLUSTER_CIDR, node_ips=(node_ip,)), thread)
+
+
+def make_ipvs(thread, node_ip):
+    return IpvsBackend(ipvs.Settings(CLUSTER_CIDR, node_ips=(node_ip,)), thread)
+
+
+BACKENDS = {"iptables": make_iptables, "ipvs": make_ipvs}
+
+
+@functools.cache
+def why_not(mode):
+    """Why this kernel cannot do `mode`; empty if it can."""
+    if mode == "iptables":
+        return ""
+    with network_lab.wire() as wire:
+        try:
+            wire.corner.call(requirements.check, "rr")
+        except BackendError as error:
+            return str(error).partition(":")[0]
+    return ""
 
 
 def service(name="web", ip="10.96.0.20", port=80, protocol="TCP", **spec):
@@ -58,8 +89,8 @@ class Node:
 class Cluster:
     """`nodes`, pods by `pod()`, and `apply()` for Services and slices, which returns when all rules are written."""
 
-    def __init__(self, wire, directory, make_backend):
-        self.wire, self.make_backend = wire, make_backend
+    def __init__(self, wire, directory, mode):
+        self.wire, self.mode, self.make_backend = wire, mode, BACKENDS[mode]
         self.nodes = [Node(wire, directory, n) for n in (1, 2)]
         self.objects = {}
         self._pods = 0
@@ -92,6 +123,7 @@ class Cluster:
         node.task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await node.task
+        await node.backend.close()
 
     async def pod(self, node, name, port=8080):
         corner = self.wire.new_corner()
@@ -137,8 +169,10 @@ class Cluster:
 
 @pytest.fixture(params=list(BACKENDS))
 async def cluster(request, tmp_path):
+    if reason := why_not(request.param):
+        pytest.skip(reason)
     with network_lab.wire() as wire:
-        async with Cluster(wire, tmp_path, BACKENDS[request.param]) as made:
+        async with Cluster(wire, tmp_path, request.param) as made:
             yield made
 
 

@@ -137,6 +137,6 @@ async def test_an_api_server_that_is_away_changes_nothing(daemon):
 
 def test_settings_that_cannot_be_used_are_named():
     with pytest.raises(ConfigError, match="mode"):
-        make_backend(Config(mode="magic"))
+        make_backend(Config(proxy_mode="magic"))
     with pytest.raises(ConfigError, match="CIDR"):
         make_backend(Config(cluster_cidr="10.244.0.0/33"))
