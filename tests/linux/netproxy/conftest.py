@@ -42,7 +42,7 @@ def why_not(mode):
         try:
             wire.corner.call(requirements.check, "rr")
         except BackendError as error:
-            return str(error).partition(":")[0]
+            return str(error).partition(" (")[0]
     return ""
 
 

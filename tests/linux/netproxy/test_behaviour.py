@@ -84,7 +84,9 @@ async def test_a_service_without_endpoints_refuses_at_once(cluster, objects):
         began = time.monotonic()
         with pytest.raises(ConnectionRefusedError):
             corner.connect(address, port)
-        assert time.monotonic() - began < 0.5
+        # The refusal of a first SYN is lost if it arrives while connect() still holds the socket; the second is sent
+        # after a second.
+        assert time.monotonic() - began < 2
     pod = await cluster.pod(one, "a")
     await cluster.serve(objects.service(node_port=NODE_PORT), pod)
     assert client.connect(VIP, 80).startswith("a ")

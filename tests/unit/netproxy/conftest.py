@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-MODULES = {"comment", "conntrack", "mark", "addrtype", "statistic", "recent", "tcp", "udp", "sctp"}
+MODULES = {"comment", "conntrack", "mark", "addrtype", "statistic", "recent", "tcp", "udp", "sctp", "set", "icmp"}
 
 
 @dataclass
@@ -35,9 +35,11 @@ class Fate:
 
 
 class Tracer:
-    def __init__(self, text, jumps, local_ips=("10.77.0.11", "127.0.0.1")):
+    def __init__(self, text, jumps, local_ips=("10.77.0.11", "127.0.0.1"), ipvs=None):
+        """`ipvs`: an ipvs State, whose virtual servers and sets are in the kernel beside the rules."""
         self.chains = {}
-        self.local_ips = set(local_ips)
+        self.ipvs = ipvs
+        self.local_ips = {*local_ips, *(ipvs.addresses if ipvs else ())}
         self.feed(text)
         for jump in jumps:
             chain = self.chains.setdefault((jump.table, jump.source), [])
@@ -76,13 +78,47 @@ class Tracer:
         self._walk("nat", "OUTPUT" if packet.came_from == "local" else "PREROUTING")
         if packet.came_from == "local":
             hook = "OUTPUT"
+            fate = self._through_ipvs()  # before filter's OUTPUT, but after its INPUT
+            if fate:
+                return fate
         else:
             hook = "INPUT" if self._destination()[0] in self.local_ips else "FORWARD"
         verdict = self._walk("filter", hook)
         if verdict in ("REJECT", "DROP"):
             return Fate({"REJECT": "refused", "DROP": "dropped"}[verdict], path=self.path)
+        if hook == "INPUT":
+            fate = self._through_ipvs()
+            if fate:
+                return fate
         masqueraded = self._walk("nat", "POSTROUTING") == "MASQUERADE"
         return Fate("delivered", self.dnat or f"{packet.dst}:{packet.dport}", masqueraded, self.path)
+
+    def _through_ipvs(self):
+        """Rewrite the destination if there is a virtual server; a Fate if nobody is behind it."""
+        if self.ipvs is None:
+            return None
+        key = (self.packet.dst, self.packet.dport, self.packet.protocol.upper())
+        if key not in self.ipvs.servers:
+            return None
+        targets = [target for target, weight in self.ipvs.destinations[key].items() if weight]
+        if not targets:
+            return Fate("refused", path=self.path)
+        self.dnat = str(targets[self.pick % len(targets)])
+        return None
+
+    def _in_set(self, name, directions):
+        ip, port = self._destination()
+        values = {"dst": [ip, f"{self.packet.protocol}:{port}"], "src": [self.packet.src]}
+        member = values["dst"] if directions != "src,dst" else [self.packet.src, values["dst"][1]]
+        member = member + [self.packet.src] * (directions == "dst,dst,src")
+        if directions == "dst":
+            member = [str(port)] if any(m.isdigit() for m in self.ipvs.members[name]) else [ip]
+        for found in self.ipvs.members[name]:
+            parts = found.split(",")
+            last = ipaddress.ip_network(parts[-1]) if len(parts) == 3 else None
+            if parts[:2] == member[:2] and (last is None or ipaddress.ip_address(member[2]) in last):
+                return True
+        return False
 
     def spread(self, packet):
         """The set of destinations that chance can choose."""
@@ -129,6 +165,11 @@ class Tracer:
                 module = words.pop(0)
                 assert module in MODULES, module
                 continue
+            if word == "--match-set":
+                is_so = self._in_set(words.pop(0), words.pop(0))
+                holds = holds and (is_so != negate)
+                negate = False
+                continue
             value = words.pop(0) if words and not word.startswith(("--rcheck", "--reap", "--set")) else ""
             if word in ("--comment", "--mode", "--seconds"):
                 continue
@@ -149,6 +190,8 @@ class Tracer:
                 is_so = ip in self.local_ips
             elif word == "--src-type":
                 is_so = self.packet.came_from == "local"
+            elif word == "--icmp-type":
+                is_so = self.packet.protocol == "icmp"
             elif word == "--probability":
                 is_so = self.skips == self.pick
                 self.skips += 1

@@ -7,8 +7,9 @@ import pytest
 from controlplane.client.fake import FakeAPI
 from controlplane.client.resources import ENDPOINTSLICES, SERVICES
 from controlplane.daemon import ConfigError
+from netproxy.backend import BackendError
 from netproxy.fake import FakeBackend
-from netproxy.server import Config, follow, make_backend
+from netproxy.server import Config, follow, make_backend, serve
 
 
 def service(name, number):
@@ -136,7 +137,23 @@ async def test_an_api_server_that_is_away_changes_nothing(daemon):
 
 
 def test_settings_that_cannot_be_used_are_named():
+    with pytest.raises(ConfigError, match=r"ipvs-scheduler.*rr, wrr"):
+        make_backend(Config(proxy_mode="ipvs", ipvs_scheduler="magic"))
+    with pytest.raises(ConfigError, match="CIDR"):
+        make_backend(Config(proxy_mode="ipvs", ipvs_exclude_cidrs=["magic"]))
     with pytest.raises(ConfigError, match="mode"):
         make_backend(Config(proxy_mode="magic"))
     with pytest.raises(ConfigError, match="CIDR"):
         make_backend(Config(cluster_cidr="10.244.0.0/33"))
+
+
+async def test_a_kernel_that_cannot_do_the_mode_is_an_error_at_start(monkeypatch):
+    """No silent fallback: the message says what is missing."""
+
+    class Incapable(FakeBackend):
+        async def check(self):
+            raise BackendError("IPVS mode needs the kernel module ip_vs")
+
+    monkeypatch.setattr("netproxy.server.make_backend", lambda config, thread: Incapable())
+    with pytest.raises(ConfigError, match="ip_vs"):
+        await serve(Config(node_name="n1", proxy_mode="ipvs"), lambda: None)
