@@ -184,7 +184,7 @@ class _Machine:
         }
         agent, proxy = dict(shared), dict(shared)
         if options.proxy_mode:
-            proxy["mode"] = options.proxy_mode
+            proxy["proxy_mode"] = options.proxy_mode
         if layout != DEFAULT:
             serving = str(layout.identity(profiles.NODEAGENT_SERVER.name))
             agent |= {
