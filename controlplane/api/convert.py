@@ -1,15 +1,17 @@
 """Between versions of a kind: objects are stored in one version (`Resource.storage_version`) and read in any.
 
-Most versions of a kind have the same shape, and only apiVersion differs. Two pairs do not: Events of the core group and
-of events.k8s.io name their fields differently, and an autoscaling/v1 autoscaler knows one metric where v2 knows many
-(the others travel in an annotation, so that nothing is lost on the way there and back). Not here: custom resources
-(their webhooks), and the beta forms of resource.k8s.io, which nest requests differently and are passed as they are.
+Most versions of a kind have the same shape, and only apiVersion differs. Some do not: Events of the core group and
+of events.k8s.io name their fields differently, an autoscaling/v1 autoscaler knows one metric where v2 knows many
+(the others travel in an annotation, so that nothing is lost on the way there and back), and resource.k8s.io changed how
+it nests (convert_devices.py). Not here: custom resources (their webhooks).
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
+
+from controlplane.api import convert_devices
 
 Object = dict[str, Any]
 
@@ -126,4 +128,5 @@ _CHANGES: dict[tuple[str, str, str], Callable[[Object], Object]] = {
     ("Event", "events.k8s.io/v1", "v1"): _old_event,
     ("HorizontalPodAutoscaler", "autoscaling/v2", "autoscaling/v1"): _to_autoscaler_v1,
     ("HorizontalPodAutoscaler", "autoscaling/v1", "autoscaling/v2"): _to_autoscaler_v2,
+    **convert_devices.changes(),
 }
