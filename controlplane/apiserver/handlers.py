@@ -207,7 +207,7 @@ class Handlers:
                 if error.code not in (404, 409):
                     raise
                 continue
-            deleted.append(obj)
+            deleted.append(obj if resource.native else convert.convert(obj, resource.api_version))
         metadata = {"resourceVersion": str(revision)}
         return Response(body=to_json({
             "kind": resource.list_kind, "apiVersion": resource.api_version, "metadata": metadata, "items": deleted,

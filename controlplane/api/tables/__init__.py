@@ -1,14 +1,14 @@
 """Tables: what `kubectl get` shows, made by the server (meta.k8s.io/v1 Table).
 
 `columns` are the headings of a resource, `cells` one object's row. A kind has a list of columns, each with the function
-that takes its text from an object; kinds without one show their name and age. Columns with priority 1 are shown with
+that takes its text from an object; kinds without one show their name and when they were made. Columns with priority 1 are shown with
 `-o wide`. The Table object around them is the API server's to make, custom resources' own columns too.
 """
 
 from typing import Any
 
 from controlplane.api.resources import Resource
-from controlplane.api.tables import cluster, networking, pods, storage, workloads
+from controlplane.api.tables import cluster, extensions, networking, pods, storage, workloads
 from controlplane.api.tables.columns import GENERIC, Column
 
 _BY_KIND: dict[tuple[str, str], tuple[Column, ...]] = {
@@ -17,6 +17,7 @@ _BY_KIND: dict[tuple[str, str], tuple[Column, ...]] = {
     **networking.BY_KIND,
     **storage.BY_KIND,
     **cluster.BY_KIND,
+    **extensions.BY_KIND,
 }
 
 

@@ -165,10 +165,6 @@ def _component(obj: Object, field: str) -> str:
     return "Unknown" if field == "status" else ""
 
 
-def _created(obj: Object, now: float) -> Any:
-    return obj["metadata"].get("creationTimestamp")
-
-
 BY_KIND: dict[tuple[str, str], tuple[Column, ...]] = {
     ("", "Namespace"): (NAME, Column("Status", at("status", "phase", default="")), AGE),
     ("", "Node"): (
@@ -203,8 +199,6 @@ BY_KIND: dict[tuple[str, str], tuple[Column, ...]] = {
         Column("Error", lambda obj, now: _component(obj, "error")),
     ),
     ("coordination.k8s.io", "Lease"): (NAME, Column("Holder", at("spec", "holderIdentity", default="")), AGE),
-    ("rbac.authorization.k8s.io", "Role"): (NAME, Column("Created At", _created, "date")),
-    ("rbac.authorization.k8s.io", "ClusterRole"): (NAME, Column("Created At", _created, "date")),
     ("rbac.authorization.k8s.io", "RoleBinding"): BINDING,
     ("rbac.authorization.k8s.io", "ClusterRoleBinding"): BINDING,
     ("certificates.k8s.io", "CertificateSigningRequest"): (
@@ -220,7 +214,7 @@ BY_KIND: dict[tuple[str, str], tuple[Column, ...]] = {
         Column("Value", at("value", default=0), "integer"),
         Column("Global-Default", at("globalDefault", default=False), "boolean"),
         AGE,
-        Column("PreemptionPolicy", at("preemptionPolicy", default=""), wide=True),
+        Column("PreemptionPolicy", at("preemptionPolicy", default="")),
     ),
     ("node.k8s.io", "RuntimeClass"): (NAME, Column("Handler", at("handler")), AGE),
     ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"): (
@@ -239,7 +233,6 @@ BY_KIND: dict[tuple[str, str], tuple[Column, ...]] = {
         Column("Available", _available),
         AGE,
     ),
-    ("apiextensions.k8s.io", "CustomResourceDefinition"): (NAME, Column("Created At", _created, "date")),
 }
 
 _EVENT: tuple[Column, ...] = (

@@ -151,6 +151,13 @@ AGE = Column(
     age_of,
     description="CreationTimestamp is a timestamp representing the server time when this object was created.",
 )
-GENERIC = (NAME, AGE)
+CREATED = Column(
+    "Created At",
+    lambda obj, now: obj["metadata"].get("creationTimestamp"),
+    "date",
+    description="CreationTimestamp is a timestamp representing the server time when this object was created.",
+)
+"""What Kubernetes shows of kinds that have no columns of their own; kubectl prints the date as it is."""
+GENERIC = (NAME, CREATED)
 CONTAINERS = Column("Containers", template_containers("name"), wide=True)
 IMAGES = Column("Images", template_containers("image"), wide=True)

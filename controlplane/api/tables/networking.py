@@ -123,5 +123,5 @@ BY_KIND = {
     ),
     ("networking.k8s.io", "NetworkPolicy"): (NAME, Column("Pod-Selector", selector("spec", "podSelector")), AGE),
     ("networking.k8s.io", "ServiceCIDR"): (NAME, Column("CIDRs", _cidrs), AGE),
-    ("networking.k8s.io", "IPAddress"): (NAME, Column("ParentRef", _parent), AGE),
+    ("networking.k8s.io", "IPAddress"): (NAME, Column("ParentRef", _parent)),
 }

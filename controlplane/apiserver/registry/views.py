@@ -141,7 +141,9 @@ class Table(_Json):
         return watch_line(type_, self._one(cached, columns=first))
 
     def item(self, cached: Cached) -> bytes:
-        cells = to_json(tables.cells(self.resource, object_in(cached, self.resource), clock.wall_time()))
+        # Cells of built-in kinds are taken from the stored version, whichever version is asked for.
+        obj = cached.object if self.resource.custom is None else object_in(cached, self.resource)
+        cells = to_json(tables.cells(self.resource, obj, clock.wall_time()))
         if self.include == "None":
             return b'{"cells":%b,"object":null}' % cells
         row = Objects(self.resource) if self.include == "Object" else Metadata(self.resource, self.version)

@@ -178,7 +178,9 @@ def test_chunks_sorting_fields(kubectl: Kubectl, ns: str) -> None:
     assert len(kubectl("get", "cm", "-n", ns, "--chunk-size=5").splitlines()) == 24
     assert kubectl("get", "cm", "-n", ns, "--field-selector=metadata.name=c07", "-o", "name") == "configmap/c07\n"
     assert "c07" not in kubectl("get", "cm", "-n", ns, "--field-selector=metadata.name!=c07", "-o", "name")
-    assert "field label not supported" in kubectl("get", "cm", "-n", ns, "--field-selector=data.x=1", ok=False)
+    assert "field label not supported: spec.x" in kubectl("get", "po", "-n", ns, "--field-selector=spec.x=1", ok=False)
+    told = kubectl("get", "cm", "-n", ns, "--field-selector=data.x=1", ok=False)
+    assert '"data.x" is not a known field selector: only "metadata.name", "metadata.namespace"' in told
     assert kubectl("delete", "cm", "--all", "-n", ns).count("deleted") == 23
 
 

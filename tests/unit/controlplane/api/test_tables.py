@@ -139,8 +139,30 @@ def test_events() -> None:
     assert (shown["Object"], shown["Message"], shown["Count"]) == ("pod/p", "m", 2)
 
 
-def test_kinds_without_columns_show_name_and_age() -> None:
-    assert row("v1", "LimitRange") == {"Name": "a", "Age": "3m"}
+def test_kinds_without_columns_show_name_and_when_they_were_made() -> None:
+    assert row("v1", "LimitRange") == {"Name": "a", "Created At": "2027-01-15T07:57:00Z"}
+
+
+def test_what_steers_the_api_itself() -> None:
+    registration = "admissionregistration.k8s.io/v1"
+    policy = row(registration, "ValidatingAdmissionPolicy", spec={"validations": [{}, {}]})
+    assert (policy["Validations"], policy["ParamKind"]) == (2, "<unset>")
+    ref = {"namespace": "n", "name": "p"}
+    bound = row(registration, "ValidatingAdmissionPolicyBinding", spec={"policyName": "a", "paramRef": ref})
+    assert (bound["PolicyName"], bound["ParamRef"]) == ("a", "n/p")
+    limited = {"nominalConcurrencyShares": 5, "limitResponse": {"type": "Queue", "queuing": {"queues": 64}}}
+    level = row("flowcontrol.apiserver.k8s.io/v1", "PriorityLevelConfiguration",
+                spec={"type": "Limited", "limited": limited})  # fmt: skip
+    assert (level["NominalConcurrencyShares"], level["Queues"], level["HandSize"]) == (5, 64, "<none>")
+
+
+def test_devices_and_addresses() -> None:
+    claim = row("resource.k8s.io/v1", "ResourceClaim", status={"allocation": {}, "reservedFor": [{"name": "p"}]})
+    assert claim["State"] == "allocated,reserved"
+    assert row("resource.k8s.io/v1", "ResourceClaim")["State"] == "pending"
+    parent = {"resource": "services", "namespace": "default", "name": "kubernetes"}
+    address = row("networking.k8s.io/v1", "IPAddress", spec={"parentRef": parent})
+    assert address == {"Name": "a", "ParentRef": "services/default/kubernetes"}
 
 
 @pytest.mark.parametrize("resource", TABLE.all(), ids=lambda r: f"{r.api_version}-{r.kind}")

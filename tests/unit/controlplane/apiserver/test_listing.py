@@ -108,3 +108,121 @@ def test_pieces_join_to_the_whole(size: int, monkeypatch: pytest.MonkeyPatch) ->
     parts = [json.dumps({"n": i, "x": "y" * (i % 50)}).encode() for i in range(100)]
     whole = json.loads(b"".join(views._pieces(b'{"items":[', parts)))
     assert [item["n"] for item in whole["items"]] == list(range(100))
+
+
+EVENTS = "/api/v1/namespaces/default/events"
+
+
+@pytest.mark.parametrize(
+    ("path", "selector"),
+    [
+        (EVENTS, "involvedObject.kind=Pod,involvedObject.name=p"),
+        (EVENTS, "type!=Warning,source=agent"),
+        (EVENTS.replace("/api/v1", "/apis/events.k8s.io/v1"), "regarding.name=p,reportingController="),
+        (EVENTS, "metadata.name=e,reason=Pulled"),
+    ],
+)
+async def test_events_by_their_fields(api: Any, path: str, selector: str) -> None:
+    about = {"kind": "Pod", "namespace": "default", "name": "p"}
+    event = {"reason": "Pulled", "type": "Normal", "source": {"component": "agent"}}
+    await api.ok("POST", EVENTS, {"metadata": {"name": "e"}, "involvedObject": about, **event})
+    other = {"kind": "Node", "namespace": "default", "name": "n"}
+    await api.ok("POST", EVENTS, {"metadata": {"name": "o"}, "involvedObject": other, "reason": "x", "type": "Warning"})
+    assert names_of(await api.ok("GET", f"{path}?fieldSelector={selector.replace('=', '%3D')}")) == ["e"]
+
+
+@pytest.mark.parametrize(
+    ("path", "selector", "message"),
+    [
+        (CMS, "data.k=1", '"data.k" is not a known field selector: only "metadata.name", "metadata.namespace"'),
+        ("/api/v1/pods", "spec.x=1", "field label not supported: spec.x"),
+        ("/apis/events.k8s.io/v1/events", "involvedObject.name=p", "field label not supported: involvedObject.name"),
+    ],
+)
+async def test_fields_that_cannot_be_selected_by(api: Any, path: str, selector: str, message: str) -> None:
+    answer = await api("GET", f"{path}?fieldSelector={selector.replace('=', '%3D')}")
+    assert (answer.status, answer.body["reason"], answer.body["message"]) == (400, "BadRequest", message)
+
+
+@pytest.mark.parametrize(
+    ("query", "messages"),
+    [
+        ("resourceVersionMatch=Exact", ["resourceVersionMatch is forbidden unless resourceVersion is provided"]),
+        ("resourceVersion=0&resourceVersionMatch=Exact", ['"exact" is forbidden for resourceVersion "0"']),
+        ("resourceVersion=1&resourceVersionMatch=x", ['Unsupported value: "x": supported values: "", "Exact"']),
+        ("resourceVersion=1&resourceVersionMatch=NotOlderThan&continue=a", ["forbidden when continue is provided"]),
+        ("sendInitialEvents=true", ["sendInitialEvents is forbidden for list"]),
+        ("watch=1&sendInitialEvents=true", ["sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"]),
+        ("watch=1&resourceVersionMatch=NotOlderThan", ["forbidden for watch unless sendInitialEvents is provided"]),
+        ("watch=1&sendInitialEvents=false&resourceVersionMatch=Exact",
+         ["sendInitialEvents requires", 'Unsupported value: "Exact": supported values: "NotOlderThan"']),
+        ("watch=1&resourceVersion=x", ['resourceVersion: Invalid value: "x": strconv.ParseUint']),
+    ],
+)  # fmt: skip
+async def test_options_that_do_not_go_together(api: Any, query: str, messages: list[str]) -> None:
+    answer = await api("GET", f"{CMS}?{query}")
+    assert (answer.status, answer.body["reason"]) == (422, "Invalid")
+    for message in messages:
+        assert message in answer.body["message"]
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("limit=x", 'strconv.ParseInt: parsing "x": invalid syntax'),
+        ("resourceVersion=x", 'invalid resource version: strconv.ParseUint: parsing "x": invalid syntax'),
+        ("continue=bm8&resourceVersion=7", "specifying resource version is not allowed when using continue"),
+        ("continue=e30", "invalid continue token: continue key is not valid"),
+    ],
+)
+async def test_options_that_cannot_be_read(api: Any, query: str, message: str) -> None:
+    answer = await api("GET", f"{CMS}?{query}")
+    assert answer.status == 400
+    assert message in answer.body["message"]
+
+
+async def test_one_object_as_it_was(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "_FUTURE_WAIT_S", 0.05)
+    made = await api.ok("POST", CMS, {"metadata": {"name": "a"}, "data": {"k": "old"}})
+    await api.ok("PATCH", f"{CMS}/a", {"data": {"k": "new"}}, kind=MERGE)
+    await api.ok("DELETE", f"{CMS}/a")
+    then = f"resourceVersion={made['metadata']['resourceVersion']}&resourceVersionMatch=Exact"
+    assert (await api.ok("GET", f"{CMS}/a?{then}"))["data"] == {"k": "old"}
+    assert (await api("GET", f"{CMS}/a?resourceVersion=1")).status == 404
+    assert (await api("GET", f"{CMS}/a?resourceVersion=999999")).status == 504
+    await api.server.cache.store.compact(api.server.cache.revision)
+    gone = await api("GET", f"{CMS}/a?{then}")
+    assert (gone.status, gone.body["reason"]) == (410, "Expired")
+    listed = await api("GET", f"{CMS}?{then}")
+    assert (listed.status, listed.body["message"]) == (410, "The resourceVersion for the provided list is too old.")
+
+
+async def test_a_limit_with_a_revision_is_of_exactly_that_revision(api: Any) -> None:
+    await fill(api, 4)
+    revision = (await api.ok("GET", CMS))["metadata"]["resourceVersion"]
+    await api.ok("DELETE", f"{CMS}/c000")
+    page = await api.ok("GET", f"{CMS}?limit=2&resourceVersion={revision}")
+    assert (names_of(page), page["metadata"]["resourceVersion"]) == (["c000", "c001"], revision)
+    newer = await api.ok("GET", f"{CMS}?limit=2&resourceVersion={revision}&resourceVersionMatch=NotOlderThan")
+    assert names_of(newer) == ["c001", "c002"]
+
+
+async def test_pages_with_a_selector_that_few_fit(api: Any) -> None:
+    names = await fill(api, 30)
+    chosen = "labelSelector=odd%3D0"
+    page = await api.ok("GET", f"{CMS}?limit=14&{chosen}")
+    assert names_of(page) == names[0:28:2]
+    page = await api.ok("GET", f"{CMS}?limit=14&{chosen}&continue={page['metadata']['continue']}")
+    assert names_of(page) == [names[28]]
+    assert "continue" not in page["metadata"]
+
+
+async def test_tables_carry_what_is_asked_for(api: Any) -> None:
+    await fill(api, 1)
+    headers = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
+    for include, expected in (("Object", "ConfigMap"), ("Metadata", "PartialObjectMetadata")):
+        [row] = (await api.ok("GET", f"{CMS}?includeObject={include}", headers=headers))["rows"]
+        assert row["object"]["kind"] == expected
+    [row] = (await api.ok("GET", f"{CMS}?includeObject=None", headers=headers))["rows"]
+    assert row["object"] is None
+    assert (await api("GET", f"{CMS}?includeObject=Some", headers=headers)).status == 422
