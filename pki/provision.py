@@ -44,9 +44,12 @@ def authority(layout: Layout, now: datetime) -> Authority:
     return ca
 
 
-def control_plane(layout: Layout, ca: Authority, server: str, names: Sequence[str], now: datetime) -> list[str]:
+def control_plane(
+    layout: Layout, ca: Authority, server: str, names: Sequence[str], now: datetime, seen_as: Layout | None = None
+) -> list[str]:
     """Certificates, the service-account key and kubeconfigs of the control plane; returns what changed. `server`: the
-    API's URL; `names`: the machine's own names and addresses, and the API's service IP."""
+    API's URL; `names`: the machine's own names and addresses, and the API's service IP. `seen_as`: where the daemons
+    find `layout`, if they see it mounted elsewhere."""
     layout.ensure()
     changes = [
         *_identity(layout, ca, profiles.APISERVER, now, names=(*API_NAMES, *names)),
@@ -60,7 +63,7 @@ def control_plane(layout: Layout, ca: Authority, server: str, names: Sequence[st
     changes += admin(layout, ca, server, now)
     for profile in (profiles.SCHEDULER, profiles.CONTROLLERS):
         changes += _identity(layout, ca, profile, now)
-        changes += _kubeconfig(layout, ca, server, profile.common_name, profile.name)
+        changes += _kubeconfig(layout, ca, server, profile.common_name, profile.name, seen_as)
     return changes
 
 
@@ -78,15 +81,19 @@ def admin(layout: Layout, ca: Authority, server: str, now: datetime) -> list[str
     return [f"{path}: {reason}"]
 
 
-def node(layout: Layout, ca: Authority, server: str, name: str, addresses: Sequence[str], now: datetime) -> list[str]:
-    """A node's serving certificate and the identities of its agent and proxy; returns what changed."""
+def node(
+    layout: Layout, ca: Authority, server: str, name: str, addresses: Sequence[str], now: datetime,
+    seen_as: Layout | None = None,
+) -> list[str]:  # fmt: skip
+    """A node's serving certificate and the identities of its agent and proxy; returns what changed. `seen_as`: as for
+    `control_plane`."""
     layout.ensure()
     if not layout.ca_cert.exists():
         write_secret(layout.ca_cert, ca.pem(), 0o644)
     changes = _identity(layout, ca, profiles.NODEAGENT_SERVER, now, names=(name, *addresses), node=name)
     for profile in (profiles.NODEAGENT, profiles.NETPROXY):
         changes += _identity(layout, ca, profile, now, node=name)
-        changes += _kubeconfig(layout, ca, server, profile.common_name.format(node=name), profile.name)
+        changes += _kubeconfig(layout, ca, server, profile.common_name.format(node=name), profile.name, seen_as)
     return changes
 
 
@@ -113,9 +120,11 @@ def _identity(
     return []
 
 
-def _kubeconfig(layout: Layout, ca: Authority, server: str, user: str, name: str) -> list[str]:
+def _kubeconfig(
+    layout: Layout, ca: Authority, server: str, user: str, name: str, seen_as: Layout | None
+) -> list[str]:
     path = layout.kubeconfig(name)
-    wanted = kubeconfig.document(server, ca.pem(), user, layout.identity(name))
+    wanted = kubeconfig.document(server, ca.pem(), user, (seen_as or layout).identity(name))
     return [f"{path}: {said}"] if (said := write_if_changed(path, wanted)) else []
 
 

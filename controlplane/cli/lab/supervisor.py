@@ -29,6 +29,7 @@ from controlplane.cli.lab.spec import Lab, Node
 from controlplane.client.rest import from_kubeconfig
 from controlplane.daemon import setup_logging
 from pki import provision
+from pki.layout import DEFAULT
 
 log = logging.getLogger(__name__)
 Say = Callable[[dict[str, Any]], None]
@@ -134,9 +135,9 @@ class Supervisor:
         first = lab.nodes[0]
         ca = provision.authority(first.layout, now)
         names = (first.name, first.address, lab.gateway, lab.api_service_address)
-        provision.control_plane(first.layout, ca, lab.api_url, names, now)
+        provision.control_plane(first.layout, ca, lab.api_url, names, now, DEFAULT)
         for node in lab.nodes:
-            provision.node(node.layout, ca, lab.api_url, node.name, (node.address,), now)
+            provision.node(node.layout, ca, lab.api_url, node.name, (node.address,), now, DEFAULT)
             for archive in lab.images.glob("*.tar"):
                 target = node.layout.image_preload / archive.name
                 if not target.exists():
