@@ -1,7 +1,8 @@
-"""Rules for namespaces, nodes, priorities, certificate requests and custom resource definitions."""
+"""Rules for namespaces, nodes, priorities and custom resource definitions."""
 
 from controlplane.api import names
 from controlplane.api.status import Cause, duplicate, forbidden_field, invalid_value, not_supported, required
+from controlplane.api.validation import certificates
 from controlplane.api.validation.common import Object, at_least, labels, maybe_one_of, named, need, one_of
 from controlplane.api.validation.placement import EFFECTS
 
@@ -49,25 +50,6 @@ def priority_class(obj: Object) -> list[Cause]:
         text = f"maximum allowed value of a user defined priority is {HIGHEST_USER_PRIORITY}"
         causes.append(forbidden_field("value", text))
     maybe_one_of(causes, obj, "", "preemptionPolicy", ("PreemptLowerPriority", "Never"))
-    return causes
-
-
-def signing_request(obj: Object) -> list[Cause]:
-    """certificates.k8s.io/v1 CertificateSigningRequest."""
-    spec = obj.get("spec") or {}
-    causes: list[Cause] = []
-    need(causes, spec, "spec", "request")
-    signer = spec.get("signerName", "")
-    if not signer:
-        causes.append(required("spec.signerName"))
-    elif "/" not in signer:
-        text = "must be a fully qualified domain and path of the form 'example.com/signer-name'"
-        causes.append(invalid_value("spec.signerName", signer, text))
-    if not spec.get("usages"):
-        causes.append(required("spec.usages"))
-    if spec.get("expirationSeconds", 600) < 600:
-        text = "may not specify a duration less than 600 seconds (10 minutes)"
-        causes.append(invalid_value("spec.expirationSeconds", spec["expirationSeconds"], text))
     return causes
 
 
@@ -134,7 +116,7 @@ BY_KIND = {
     ("", "Namespace"): namespace,
     ("", "Node"): node,
     ("scheduling.k8s.io", "PriorityClass"): priority_class,
-    ("certificates.k8s.io", "CertificateSigningRequest"): signing_request,
+    ("certificates.k8s.io", "CertificateSigningRequest"): certificates.signing_request,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): custom_resource,
     ("node.k8s.io", "RuntimeClass"): runtime_class,
     ("flowcontrol.apiserver.k8s.io", "FlowSchema"): flow_schema,

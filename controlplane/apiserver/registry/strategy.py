@@ -9,6 +9,7 @@ from typing import Any
 from controlplane import clock
 from controlplane.api import defaults, names, status
 from controlplane.api.resources import Resource
+from controlplane.api.validation import certificates
 
 Object = dict[str, Any]
 
@@ -242,24 +243,25 @@ class CertificateRequestStrategy(Strategy):
         others = [c for c in new.get("status", {}).get("conditions") or () if c.get("type") not in _DECISIONS]
         decided = [c for c in before if c["type"] in _DECISIONS]
         new["status"] = {**new.get("status", {}), "conditions": [*decided, *map(_dated, others)]}
+        self._check(new, old, certificates.certificate(
+            new["status"].get("certificate") or "", old.get("status", {}).get("certificate") or ""))  # fmt: skip
 
     def prepare_subresource_update(self, subresource: str, new: Object, old: Object) -> None:
         conditions = new.get("status", {}).get("conditions") or ()
         _restore(new, old)
-        kinds = [c.get("type") for c in conditions]
-        if "Approved" in kinds and "Denied" in kinds:
-            cause = status.invalid_value("status.conditions", "Denied", "Approved and Denied conditions are exclusive")
-            raise status.invalid(self.resource.group, self.resource.kind, old["metadata"]["name"], [cause])
-        lost = [c["type"] for c in old.get("status", {}).get("conditions") or () if c["type"] not in kinds]
-        if lost:
-            cause = status.forbidden_field("status.conditions", f"updates may not remove a condition of type {lost[0]}")
-            raise status.invalid(self.resource.group, self.resource.kind, old["metadata"]["name"], [cause])
         new["status"] = {**old.get("status", {}), "conditions": [_dated(c) for c in conditions]}
+        self._check(new, old, [])
+
+    def _check(self, new: Object, old: Object, causes: list[status.Cause]) -> None:
+        before = old.get("status", {}).get("conditions") or ()
+        causes = certificates.conditions(new["status"]["conditions"], before) + causes
+        if causes:
+            raise status.invalid(self.resource.group, self.resource.kind, old["metadata"]["name"], causes)
 
 
 def _dated(condition: Object) -> Object:
     now = clock.rfc3339()
-    return {"lastUpdateTime": now, "lastTransitionTime": now, **condition}
+    return {"lastUpdateTime": now, "lastTransitionTime": now, **{k: v for k, v in condition.items() if v is not None}}
 
 
 STRATEGIES: dict[tuple[str, str], type[Strategy]] = {

@@ -82,6 +82,42 @@ async def test_bootstrap_tokens(api: Any) -> None:
     expired = {"data": {"expiration": text("2020-01-01T00:00:00Z")}}
     await api.ok("PATCH", f"{path}/bootstrap-token-abcdef", expired, kind="application/merge-patch+json")
     assert await who(api, "abcdef.0123456789abcdef") == 401
+    assert await refusal(api, "abcdef.0123456789abcdef") == "BootstrapTokenExpired"
+
+
+async def refusal(api: Any, token: str, target: str = "/api") -> str:
+    """Why a bootstrap token is refused, "" if it is not."""
+    answer = await api("GET", target, user=None, headers={"Authorization": f"Bearer {token}"})
+    if answer.status != 401:
+        return ""
+    assert answer.body["message"].startswith("Unauthorized: the bootstrap token ")
+    return str(answer.body["details"]["causes"][0]["reason"])
+
+
+async def test_a_used_bootstrap_token_opens_its_own_request_only(api: Any) -> None:
+    def text(value: str) -> str:
+        return base64.b64encode(value.encode()).decode()
+
+    data = {
+        "token-id": text("abcdef"),
+        "token-secret": text("0123456789abcdef"),
+        "usage-bootstrap-authentication": text("true"),
+        "max-uses": text("1"),
+    }
+    secret = {"metadata": {"name": "bootstrap-token-abcdef"}, "type": "bootstrap.kubernetes.io/token", "data": data}
+    path = "/api/v1/namespaces/kube-system/secrets"
+    await api.ok("POST", path, secret)
+    good = "abcdef.0123456789abcdef"
+    assert (await who(api, good))["username"] == "system:bootstrap:abcdef"
+    used = {"data": {"used-by-request": text("csr-1/uid"), "used-for": text("system:node:n1")}}
+    await api.ok("PATCH", f"{path}/bootstrap-token-abcdef", used, kind="application/merge-patch+json")
+    assert await refusal(api, good) == "BootstrapTokenAlreadyUsed"
+    requests = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+    assert await refusal(api, good, f"{requests}/csr-1") == ""
+    for elsewhere in (f"{requests}/csr-2", requests, f"{requests}/csr-1/status", "/api/v1/nodes/csr-1"):
+        assert await refusal(api, good, elsewhere) == "BootstrapTokenAlreadyUsed"
+    assert await refusal(api, "abcdef.0123456789abcdee") == "BootstrapTokenUnknown", "no word to who guesses"
+    assert await refusal(api, "abcdee.0123456789abcdef") == "BootstrapTokenUnknown"
 
 
 async def test_anonymous_sees_only_what_is_public(api: Any) -> None:
