@@ -4,7 +4,6 @@ The agent's certificate is verified against the kubelet CA; we show our own clie
 they come; upgraded connections are node_upgrade's, and where a pod or Service is, backends'.
 """
 
-import asyncio
 import logging
 import ssl
 from collections.abc import AsyncGenerator
@@ -22,7 +21,6 @@ from controlplane.store.cache import WatchCache
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
-_RETIRED = 4  # sessions with old certificates that may still carry a stream
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 _PROXIED = ("Accept", "Accept-Language", "Content-Type", "Range", "If-None-Match", "If-Modified-Since", "User-Agent")
 _LOG_PARAMETERS = ("follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream")
@@ -36,31 +34,24 @@ class NodeProxy:
         self._files = certificate, key, authority
         self._context: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
-        self._anonymous: aiohttp.ClientSession | None = None
-        self._retired: list[aiohttp.ClientSession] = []
-        self._closing: asyncio.Future[None] | None = None
+        self._stranger: ssl.SSLContext | None = None
 
     async def close(self) -> None:
-        for session in (self._session, self._anonymous, *self._retired):
-            if session is not None:
-                await session.close()
+        if self._session is not None:
+            await self._session.close()
 
     def reload(self) -> None:
-        """Read the certificates again at the next request. What is under way goes on as it began."""
-        if self._session is not None:
-            self._retired.append(self._session)
-        self._session = self._context = None
-        if len(self._retired) > _RETIRED:
-            self._closing = asyncio.ensure_future(self._retired.pop(0).close())
+        """Read the certificates again at the next request. What is being streamed goes on."""
+        self._context = None
 
     async def connect(self, request: Request, info: RequestInfo) -> Response:
         """Raises StatusError 400, 404, 502."""
         if info.subresource == "proxy" and info.resource in ("pods", "services"):
             url = backends.locate(self._cache, info)
-            return await self._plain(request, f"{url}/{info.rest}", self._stranger(), relay_errors=True)
+            return await self._plain(request, f"{url}/{info.rest}", self._nobody(), relay_errors=True)
         if info.resource == "nodes":
             name, _, _ = info.name.partition(":")
-            return await self._plain(request, f"{self._agent(name)}/{info.rest}", self._client(), relay_errors=True)
+            return await self._plain(request, f"{self._agent(name)}/{info.rest}", self._tls(), relay_errors=True)
         pod = self._pod(info)
         node = self._agent(pod["spec"]["nodeName"])
         if info.subresource == "portforward":
@@ -121,36 +112,32 @@ class NodeProxy:
             self._context.load_cert_chain(certificate, key)
         return self._context
 
-    def _client(self) -> aiohttp.ClientSession:
-        """For node agents: they are verified, and see our certificate."""
-        if self._session is None:
-            self._session = _session(self._tls())
-        return self._session
-
-    def _stranger(self) -> aiohttp.ClientSession:
+    def _nobody(self) -> ssl.SSLContext:
         """For pods: any user's choice of address, so nothing is shown to them (an agent would obey), and nothing is
         known to verify them by."""
-        if self._anonymous is None:
-            context = ssl.create_default_context()
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-            self._anonymous = _session(context)
-        return self._anonymous
+        if self._stranger is None:
+            self._stranger = ssl.create_default_context()
+            self._stranger.check_hostname = False
+            self._stranger.verify_mode = ssl.CERT_NONE
+        return self._stranger
 
     async def _log(self, request: Request, target: str) -> Response:
         query = {name: request.query[name] for name in _LOG_PARAMETERS if name in request.query}
-        return await self._plain(request, f"{target}?{urlencode(query)}", self._client())
+        return await self._plain(request, f"{target}?{urlencode(query)}", self._tls())
 
     async def _plain(
-        self, request: Request, target: str, session: aiohttp.ClientSession, *, relay_errors: bool = False
+        self, request: Request, target: str, context: ssl.SSLContext, *, relay_errors: bool = False
     ) -> Response:
         """Relay a request and its answer as it comes. `relay_errors`: an error is the backend's own answer."""
         if relay_errors and request.query_string:
             target += f"?{request.query_string}"
         headers = {name: request.headers[name] for name in _PROXIED if name in request.headers} if relay_errors else {}
+        if self._session is None:
+            self._session = _session()
         try:
-            answer = await session.request(
-                request.method, URL(target, encoded=True), data=request.body or None, headers=headers,
+            # Connections are kept by their context: after a reload new ones are made, the old ones end by themselves.
+            answer = await self._session.request(
+                request.method, URL(target, encoded=True), data=request.body or None, headers=headers, ssl=context,
                 allow_redirects=False,
             )  # fmt: skip
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -188,10 +175,11 @@ class NodeProxy:
         return Response(101, takeover=answer.takeover)
 
 
-def _session(context: ssl.SSLContext) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(ssl=context, limit=0)
+def _session() -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=None, connect=10)
-    return aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
+    jar = aiohttp.DummyCookieJar()  # one session for everybody
+    return aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False, cookie_jar=jar)
 
 
 def _exec_query(request: Request) -> str:

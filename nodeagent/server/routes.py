@@ -20,15 +20,15 @@ from dataclasses import dataclass, field
 import msgspec
 
 from controlplane import clock
-from controlplane.api.status import StatusError, bad_request, method_not_allowed, not_found
+from controlplane.api.status import StatusError, method_not_allowed
 from nodeagent.machine import Machine
 from nodeagent.pods.manager import PodManager
 from nodeagent.pods.node import NodeFacts
-from nodeagent.runtime.interface import ContainerState, Runtime, RuntimeFailure
-from nodeagent.server import logs
+from nodeagent.runtime.interface import Runtime
 from nodeagent.server.auth import Authorizer
 from nodeagent.server.http import Request, Response
 from nodeagent.server.lookup import Lookup
+from nodeagent.server.podlogs import PodLogs
 from nodeagent.server.stats import exposition
 from nodeagent.server.stats.sample import Sampler
 from nodeagent.server.stats.summary import summary
@@ -46,18 +46,17 @@ class Routes:
     machine: Machine
     healthy: Callable[[], str] = lambda: ""
     _routes: dict[str, Callable[[Request, list[str]], Awaitable[Response]]] = field(init=False)
-    _lookup: Lookup = field(init=False)
     _sampler: Sampler = field(init=False)
     _started_at: float = field(default_factory=clock.wall_time)
 
     def __post_init__(self) -> None:
-        self._lookup = Lookup(self.pods, self.runtime)
+        lookup = Lookup(self.pods, self.runtime)
         self._sampler = Sampler(self.node, self.runtime, self.pods)
-        streams = Streaming(self._lookup)
+        streams = Streaming(lookup)
         self._routes = {
             "pods": self._pods,
             "runningpods": self._pods,
-            "containerLogs": self._logs,
+            "containerLogs": PodLogs(lookup),
             "exec": streams.exec,
             "attach": streams.attach,
             "portForward": streams.port_forward,
@@ -84,41 +83,6 @@ class Routes:
             200, msgspec.json.encode({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
         )
 
-    async def _logs(self, request: Request, rest: list[str]) -> Response:
-        if len(rest) != 3:
-            raise bad_request("expected /containerLogs/<namespace>/<pod>/<container>")
-        namespace, pod, name = rest
-        options = logs.LogOptions.of(request)
-        worker = self._lookup.worker(namespace, pod)
-        if worker.want.container(name) is None:
-            raise not_found("containers", name)
-        found = await self._lookup.instances(worker, name)
-        if options.previous:
-            found = found[1:]
-        if not found:
-            raise bad_request(self._why_no_log(namespace, pod, name, previous=options.previous))
-        container = found[0]
-        if not options.follow:
-            return Response(stream=logs.read(container.log_path, options, _over), content_type=_TEXT)
-
-        async def ended() -> bool:
-            try:
-                now = await self.runtime.container_status(container.id)
-            except RuntimeFailure:
-                return True
-            return now.state in (ContainerState.EXITED, ContainerState.UNKNOWN)
-
-        return Response(stream=logs.read(container.log_path, options, ended), content_type=_TEXT)
-
-    def _why_no_log(self, namespace: str, pod: str, name: str, *, previous: bool) -> str:
-        if previous:
-            return f'previous terminated container "{name}" in pod "{pod}" not found'
-        worker = self.pods.find(namespace, pod)
-        status = (worker is not None and self.pods.status(worker.want.uid)) or {}
-        entries = [*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())]
-        waiting = next((e["state"].get("waiting") for e in entries if e["name"] == name), None) or {}
-        return f'container "{name}" in pod "{pod}" is waiting to start: {waiting.get("reason", "ContainerCreating")}'
-
     async def _metrics(self, request: Request, rest: list[str]) -> Response:
         if not rest:
             containers = await self.runtime.containers()
@@ -136,10 +100,3 @@ class Routes:
             raise StatusError(404, "NotFound", "404 page not found")
         sample = await self._sampler.sample(disk=not request.flag("only_cpu_and_memory"))
         return Response(200, msgspec.json.encode(summary(sample, started_at=self.machine.booted_at)))
-
-
-async def _over() -> bool:
-    return True
-
-
-_TEXT = "text/plain; charset=utf-8"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ class Agent:
     def __init__(self) -> None:
         self.seen: list[tuple[str, str]] = []
         self.received = 0
+        self.connections: list[object] = []  # of each log request
+        self.go_on = asyncio.Event()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         assert request.transport is not None
@@ -34,6 +37,14 @@ class Agent:
         if kind == "containerLogs":
             if "previous" in request.query:
                 return web.Response(status=400, text="previous terminated container not found\n")
+            self.connections.append(request.transport)
+            if "follow" in request.query:
+                stream = web.StreamResponse()
+                await stream.prepare(request)
+                await stream.write(b"one\n")
+                await self.go_on.wait()
+                await stream.write(b"two\n")
+                return stream
             return web.Response(text="one\ntwo\n")
         if "refuse" in request.query.get("command", ""):
             return web.Response(status=400, text="container is not running")
@@ -114,6 +125,21 @@ async def test_logs(kubectl: Any, agent: Agent) -> None:
     said = await in_thread(kubectl, "logs", "web", "--previous", ok=False)
     assert "previous terminated container not found" in said
     assert "container x is not valid for pod web" in await in_thread(kubectl, "logs", "web", "-c", "x", ok=False)
+
+
+async def test_reloading_certificates_leaves_running_streams_alone(agent: Agent, server: Any) -> None:
+    path = f"/api/v1/namespaces/{NS}/pods/web/log"
+    async with asyncio.timeout(20), session(server) as http, http.get(f"{path}?follow=true") as following:
+        assert await following.content.readline() == b"one\n"
+        seen = 0
+        while seen < 2:  # until, after the signal, a new context and so a new connection is used
+            async with http.get(path) as answer:
+                assert await answer.text() == "one\ntwo\n"
+            if seen == 0:
+                server._process.send_signal(signal.SIGHUP)
+            seen = len(set(agent.connections[1:]))
+        agent.go_on.set()
+        assert await following.content.read() == b"two\n"
 
 
 async def test_exec_with_input_and_exit_code(kubectl: Any, agent: Agent) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nodeagent.server import websocket
-from nodeagent.server.logs import LogOptions, read, tail_offset
+from nodeagent.server.logfiles import tail_offset
+from nodeagent.server.loglines import LogLines, LogOptions
+from nodeagent.server.logs import read
 
 
 def line(text: str, tag: str = "F", stamp: str = "2026-11-21T10:00:00.5Z", stream: str = "stdout") -> str:
@@ -101,3 +106,85 @@ async def test_a_client_that_leaves_ends_the_stream(tmp_path: Path) -> None:
     assert str(path) not in [
         os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{n}")
     ]
+
+
+async def test_a_slow_reader_misses_no_file_of_several_rotations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nodeagent.server.logs._WATCH_S", 0.001)
+    path, ended = tmp_path / "log", False
+    path.write_text(line("0"))
+
+    async def is_over() -> bool:
+        return ended
+
+    stream = read(str(path), LogOptions(follow=True), is_over)
+    seen = await anext(stream)
+    for n in range(1, 6):  # nobody reads meanwhile
+        old = tmp_path / f"log.{n}"
+        path.rename(old)
+        append(old, line(f"{n}, after the renaming"))
+        path.write_text(line(f"{n}"))
+        latest = os.stat(path)
+        async with asyncio.timeout(5):
+            while (latest.st_dev, latest.st_ino) not in opened():  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        old.unlink()  # as rotation does with old files
+    ended = True
+    seen += b"".join([chunk async for chunk in stream])
+    assert seen.decode().splitlines() == ["0"] + [t for n in range(1, 6) for t in (f"{n}, after the renaming", f"{n}")]
+    assert latest.st_ino not in {inode for _, inode in opened()}
+
+
+def opened() -> set[tuple[int, int]]:
+    """The files that this process has open."""
+    result = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            status = os.stat(f"/proc/self/fd/{name}")
+            result.add((status.st_dev, status.st_ino))
+    return result
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1000, 100_000])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"timestamps": True}, {"stream": "stderr"}, {"since": "2026-11-21T10:00:05.00Z"},
+     {"since": "2026-11-21T10:00:05.00Z", "timestamps": True, "stream": "stdout"}],
+)  # fmt: skip
+@pytest.mark.parametrize("parts", [False, True])
+def test_blocks_of_any_size_give_the_same(size: int, options: dict[str, Any], parts: bool) -> None:
+    """The fast way and the careful one, against the plainest there is."""
+    chance = random.Random(1)
+    text, expected, going_on = b"", b"", False
+    for n in range(600):
+        stamp = f"2026-11-21T10:00:{n // 60:02d}.{n % 60:02d}Z"
+        stream = chance.choice(["stdout", "stderr"]) if not parts else "stdout"
+        tag = "P" if parts and chance.random() < 0.3 and n < 599 else "F"
+        content = chance.choice(["", "x", "a F b", "2026 stdout F z", "y " * 40])
+        text += line(content, tag, stamp, stream).encode()
+        if options.get("stream", stream) != stream or stamp < options.get("since", ""):
+            continue
+        if options.get("timestamps") and not going_on:
+            expected += f"{stamp} ".encode()
+        expected += content.encode() + (b"" if tag == "P" else b"\n")
+        going_on = tag == "P"
+    lines = LogLines(LogOptions(**options))
+    assert b"".join(lines.format(text[i : i + size]) for i in range(0, len(text), size)) == expected
+
+
+async def test_limits_cut_bytes_and_a_file_cut_by_somebody_begins_again(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text(line("12345") + line("67890"))
+    assert await text(path, limit_bytes=8) == "12345\n67"
+    ended = False
+
+    async def is_over() -> bool:
+        return ended
+
+    stream = read(str(path), LogOptions(follow=True), is_over)
+    assert await anext(stream) == b"12345\n67890\n"
+    path.write_text(line("again"))
+    assert await anext(stream) == b"again\n"
+    ended = True
+    assert [chunk async for chunk in stream] == []
