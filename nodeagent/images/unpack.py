@@ -77,9 +77,7 @@ def decompressed(stream: IO[bytes]) -> IO[bytes]:
     return cast(IO[bytes], source)
 
 
-def unpack(
-    stream: IO[bytes], target: Path, below: Sequence[Path], diff_id: str, limit_bytes: int = 64 << 30
-) -> int:
+def unpack(stream: IO[bytes], target: Path, below: Sequence[Path], diff_id: str, limit_bytes: int = 64 << 30) -> int:
     """Unpack the layer archive `stream` into the empty directory `target`, over the layers `below` (topmost first).
     Returns the size of the uncompressed archive. Raises ImageInvalid if it is broken, hostile, or not what `diff_id`
     promises; OSError if the node cannot write it."""
