@@ -84,27 +84,22 @@ def status_of(crd: Object, others: Iterable[Object]) -> Object:
 def _accept(
     wanted: Object, before: Object, resources: set[str], kinds: set[str]
 ) -> tuple[Object, tuple[str, str] | None]:
-    """The names that are granted, and (reason, message) of the first conflict."""
+    """The names that are granted, and (reason, message) of the last conflict, the one that Kubernetes tells."""
     accepted: Object = {**before}
     problem: tuple[str, str] | None = None
     for field, taken, reason in (
         ("plural", resources, "PluralConflict"), ("singular", resources, "SingularConflict"),
+        ("shortNames", resources, "ShortNamesConflict"),
         ("kind", kinds, "KindConflict"), ("listKind", kinds, "ListKindConflict"),
     ):  # fmt: skip
-        name = wanted.get(field, "")
-        if name and name in taken:
-            problem = problem or (reason, f'"{name}" is already in use')
-        elif name:
-            accepted[field] = name
+        value = wanted.get(field)
+        names = value if isinstance(value, list) else [value] if value else []
+        if clashes := [name for name in names if name in taken]:
+            problem = reason, ", ".join(f'"{name}" is already in use' for name in clashes)
+        elif value:
+            accepted[field] = value
         else:
             accepted.pop(field, None)
-    short = [name for name in wanted.get("shortNames") or () if name in resources]
-    if short:
-        problem = problem or ("ShortNamesConflict", ", ".join(f'"{name}" is already in use' for name in short))
-    elif wanted.get("shortNames"):
-        accepted["shortNames"] = list(wanted["shortNames"])
-    else:
-        accepted.pop("shortNames", None)
     if wanted.get("categories"):
         accepted["categories"] = list(wanted["categories"])
     else:

@@ -116,3 +116,150 @@ def test_definitions_survive_a_restart(fresh_server: Make) -> None:
     server.kill()
     server.start()
     assert server.connect().ok("GET", f"{coats}/c")["spec"] == {"text": "hello"}
+
+
+def version(name: str, spec: Any, *, storage: bool = False, **more: Any) -> Any:
+    schema = {"type": "object", "properties": {"spec": {"type": "object", "properties": spec}}}
+    return {"name": name, "served": True, "storage": storage, "schema": {"openAPIV3Schema": schema}, **more}
+
+
+def test_versions_show_the_same_object(admin: Any) -> None:
+    texts = {"a": {"type": "string"}}
+    old, new = (
+        version("v1beta1", texts, storage=True),
+        version("v1", {**texts, "b": {"type": "string", "default": "B"}}),
+    )
+    admin.ok("POST", CRDS, definition("Bag", "e.example.com", versions=[old, new]))
+    bags = "/apis/e.example.com/{}/namespaces/default/bags"
+    bag = {
+        "apiVersion": "e.example.com/v1beta1",
+        "kind": "Bag",
+        "metadata": {"name": "one"},
+        "spec": {"a": "x", "b": 1},
+    }
+    assert admin.ok("POST", bags.format("v1beta1"), bag)["spec"] == {"a": "x"}
+    shown = admin.ok("GET", bags.format("v1") + "/one")
+    assert (shown["apiVersion"], shown["spec"]) == ("e.example.com/v1", {"a": "x", "b": "B"})
+    (listed,) = admin.ok("GET", bags.format("v1"))["items"]
+    assert listed == shown
+    patched = admin.ok("PATCH", bags.format("v1") + "/one", {"spec": {"a": "y"}}, kind="application/merge-patch+json")
+    assert patched["spec"] == {"a": "y", "b": "B"}
+    assert admin.ok("GET", bags.format("v1beta1") + "/one")["spec"] == {"a": "y"}
+    assert [v["version"] for v in admin.ok("GET", "/apis/e.example.com")["versions"]] == ["v1", "v1beta1"]
+
+
+def test_a_change_of_schema_is_live(admin: Any) -> None:
+    made = admin.ok("POST", CRDS, definition("Cap", "f.example.com"))
+    caps = "/apis/f.example.com/v1/namespaces/default/caps"
+    cap = {"apiVersion": "f.example.com/v1", "kind": "Cap", "metadata": {"name": "old"}, "spec": {"replicas": 2}}
+    admin.ok("POST", caps, cap)
+    before = admin.ok("GET", "/openapi/v3")["paths"]["apis/f.example.com/v1"]
+    with admin.watch(f"{caps}?watch=1&resourceVersion=0") as watch:
+        assert watch.next()["object"]["metadata"]["name"] == "old"
+        spec = made["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+        spec["properties"] |= {"color": {"type": "string", "default": "blue"}}
+        spec["properties"]["replicas"]["maximum"] = 1
+        changed = admin.ok("PUT", f"{CRDS}/caps.f.example.com", made)
+        assert changed["metadata"]["generation"] == 2
+        assert watch.next() is None  # ended: what it would show is another thing now
+    assert admin.ok("GET", f"{caps}/old")["spec"]["color"] == "blue"
+    assert admin.ok("GET", caps)["items"][0]["spec"]["color"] == "blue"
+    assert admin.ok("GET", "/openapi/v3")["paths"]["apis/f.example.com/v1"] != before
+    labelled = {"metadata": {"labels": {"a": "b"}}}  # what was valid once does not stand in the way
+    admin.ok("PATCH", f"{caps}/old", labelled, kind="application/merge-patch+json")
+    refused = admin("PATCH", f"{caps}/old", {"spec": {"replicas": 3}}, kind="application/merge-patch+json")
+    assert "should be less than or equal to 1" in refused.json["message"]
+
+
+def test_versions_come_and_go(admin: Any) -> None:
+    one = version("v1", {}, storage=True)
+    made = admin.ok("POST", CRDS, definition("Tie", "g.example.com", versions=[one]))
+    path = f"{CRDS}/ties.g.example.com"
+    made["spec"]["versions"] = [{**one, "storage": False}, version("v2", {}, storage=True)]
+    both = admin.ok("PUT", path, made)
+    assert both["status"]["storedVersions"] == ["v1", "v2"]
+    assert admin("GET", "/apis/g.example.com/v2/ties").status == 200
+    both["spec"]["versions"] = both["spec"]["versions"][1:]
+    refused = admin("PUT", path, both)
+    assert refused.status == 422
+    assert "v1 was previously a storage version" in refused.json["message"]
+    moved = {"status": {"storedVersions": ["v2"]}}
+    both = admin.ok("PATCH", f"{path}/status", moved, kind="application/merge-patch+json")
+    assert both["status"]["storedVersions"] == ["v2"]
+    both["spec"]["versions"] = both["spec"]["versions"][1:]
+    admin.ok("PUT", path, both)
+    assert admin("GET", "/apis/g.example.com/v1/ties").status == 404
+
+
+def test_the_first_to_take_a_name_has_it(admin: Any) -> None:
+    admin.ok("POST", CRDS, definition("Pin", "h.example.com"))
+    second = definition("Needle", "h.example.com")
+    second["spec"]["names"]["kind"] = "Pin"
+    made = admin.ok("POST", CRDS, second)
+    assert conditions(made) == {"NamesAccepted": "False", "Established": "False"}
+    refusal = next(c for c in made["status"]["conditions"] if c["type"] == "NamesAccepted")
+    assert (refusal["reason"], refusal["message"]) == ("ListKindConflict", '"PinList" is already in use')
+    assert admin("GET", "/apis/h.example.com/v1/needles").status == 404
+    admin.ok("DELETE", f"{CRDS}/pins.h.example.com")
+    path = f"{CRDS}/needles.h.example.com"
+    until(lambda: conditions(admin.ok("GET", path)).get("Established") == "True")
+    assert admin("GET", "/apis/h.example.com/v1/needles").status == 200
+
+
+def test_status_is_apart_when_there_is_a_subresource(admin: Any) -> None:
+    subresources = {"status": {}, "scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.n"}}
+    admin.ok("POST", CRDS, definition("Shoe", "i.example.com", subresources=subresources))
+    shoes = "/apis/i.example.com/v1/namespaces/default/shoes"
+    shoe = {"apiVersion": "i.example.com/v1", "kind": "Shoe", "metadata": {"name": "s"},
+            "spec": {"replicas": 2}, "status": {"n": 9}}  # fmt: skip
+    made = admin.ok("POST", shoes, shoe)
+    assert "status" not in made
+    merge = {"kind": "application/merge-patch+json"}
+    both = {"spec": {"replicas": 5}, "status": {"n": 3}, "metadata": {"labels": {"a": "b"}}}
+    after = admin.ok("PATCH", f"{shoes}/s/status", both, **merge)
+    assert (after["spec"]["replicas"], after["status"], after["metadata"]["generation"]) == (2, {"n": 3}, 1)
+    assert "labels" not in after["metadata"]
+    assert admin.ok("PATCH", f"{shoes}/s", both, **merge)["metadata"]["generation"] == 2
+    scale = admin.ok("GET", f"{shoes}/s/scale")
+    assert (scale["spec"], scale["status"]) == ({"replicas": 5}, {"replicas": 3})
+    scale["spec"]["replicas"] = 7
+    assert admin.ok("PUT", f"{shoes}/s/scale", scale)["spec"]["replicas"] == 7
+    assert admin.ok("GET", f"{shoes}/s")["metadata"]["generation"] == 3
+    refused = admin("PATCH", f"{shoes}/s/scale", {"spec": {"replicas": 70}}, **merge)
+    assert "should be less than or equal to 10" in refused.json["message"]
+
+
+def test_selectable_fields_and_columns(admin: Any) -> None:
+    more = {
+        "selectableFields": [{"jsonPath": ".spec.text"}],
+        "additionalPrinterColumns": [{"name": "Text", "type": "string", "jsonPath": ".spec.text"},
+                                     {"name": "N", "type": "integer", "jsonPath": ".spec.replicas", "priority": 1}],
+    }  # fmt: skip
+    admin.ok("POST", CRDS, definition("Belt", "j.example.com", **more))
+    belts = "/apis/j.example.com/v1/namespaces/default/belts"
+    for name in ("red", "blue"):
+        admin.ok("POST", belts, {"apiVersion": "j.example.com/v1", "kind": "Belt", "metadata": {"name": name},
+                                 "spec": {"text": name, "replicas": 1}})  # fmt: skip
+    chosen = admin.ok("GET", f"{belts}?fieldSelector=spec.text%3Dred")["items"]
+    assert [each["metadata"]["name"] for each in chosen] == ["red"]
+    assert admin("GET", f"{belts}?fieldSelector=spec.replicas%3D1").status == 400
+    table = admin.ok("GET", belts, Accept="application/json;as=Table;v=v1;g=meta.k8s.io")
+    assert [c["name"] for c in table["columnDefinitions"]] == ["Name", "Text", "N"]
+    assert [row["cells"] for row in table["rows"]] == [["blue", "blue", 1], ["red", "red", 1]]
+    with admin.watch(f"{belts}?watch=1&fieldSelector=spec.text%3Dred&resourceVersion=0") as watch:
+        assert watch.next()["object"]["metadata"]["name"] == "red"
+        admin.ok("PATCH", f"{belts}/red", {"spec": {"text": "pink"}}, kind="application/merge-patch+json")
+        assert watch.next()["type"] == "DELETED"
+
+
+def test_forms_that_custom_objects_have_not(admin: Any) -> None:
+    admin.ok("POST", CRDS, definition("Glove", "k.example.com"))
+    gloves = "/apis/k.example.com/v1/namespaces/default/gloves"
+    glove = {"apiVersion": "k.example.com/v1", "kind": "Glove", "metadata": {"name": "g"}}
+    admin.ok("POST", gloves, glove)
+    assert admin("GET", gloves, Accept="application/vnd.kubernetes.protobuf").status == 406
+    both = admin("GET", gloves, Accept="application/vnd.kubernetes.protobuf,application/json")
+    assert both.headers["content-type"] == "application/json"
+    strategic = admin("PATCH", f"{gloves}/g", {}, kind="application/strategic-merge-patch+json")
+    assert strategic.status == 415
+    assert "strategic" not in strategic.json["message"]
