@@ -19,9 +19,11 @@ modules=(
 )
 present() { [ -d "/sys/module/$1" ] || grep -qw "$1" /proc/filesystems; }
 
-loaded=()
+known=() loaded=()
 for entry in "${modules[@]}"; do
     module=${entry%%:*}
+    # At boot, too, but only what this machine has: an unknown name would fail systemd-modules-load.
+    modprobe -qn "$module" 2>/dev/null && known+=("$module")
     present "$module" && continue
     if modprobe -q "$module" 2>/dev/null; then
         loaded+=("$module")
@@ -30,7 +32,7 @@ done
 [ ${#loaded[@]} = 0 ] || say "loaded ${loaded[*]}"
 grep -qw overlay /proc/filesystems ||
     fail "the kernel has no overlay file system" "containers need it: modprobe overlay, or another kernel"
-if printf '%s\n' "${modules[@]%%:*}" | put /etc/modules-load.d/wherry.conf; then
+if printf '%s\n' "# Written by Wherry." "${known[@]}" | put /etc/modules-load.d/wherry.conf; then
     say "wrote /etc/modules-load.d/wherry.conf"
 fi
 
