@@ -80,6 +80,7 @@ class LocalImages:
             if not all(self._content.layer(chain).is_dir() for chain in image.chains):
                 log.warning("image is damaged and forgotten id=%s tags=%s", image.id, image.tags)
                 del self._state.images[image.id]
+                self._state.preloaded.clear()
         for path in self._retire_unused():
             remove(path)
 

@@ -79,8 +79,10 @@ def load(path: Path) -> State:
         return State(boot_id())
     now = boot_id()
     if state.boot_id != now:  # whatever was not on the disk yet at the end of that boot may be damaged
-        state.images = {id_: image for id_, image in state.images.items() if image.settled}
-        state.boot_id = now
+        settled = {id_: image for id_, image in state.images.items() if image.settled}
+        if len(settled) < len(state.images):
+            state.preloaded = {}  # some of what is gone may have come from there
+        state.images, state.boot_id = settled, now
     return state
 
 

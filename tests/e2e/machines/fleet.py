@@ -50,6 +50,17 @@ IPv6AcceptRA=no
 """
 
 
+# Mounts are in a namespace of their own, so they go with the machine, whatever happens to us. Told to keep to its unit,
+# nspawn leaves rebooting to whoever started it and says so by 133.
+_POWER = """
+mount -t overlay overlay -o "$1" "$2" && shift 2 || exit
+while :; do
+    setpriv --pdeathsig KILL nsenter "--net=$1" "${@:2}"
+    [ $? = 133 ] || exit
+done
+"""
+
+
 class Failed(AssertionError):
     """A command on a machine failed; the message has its output."""
 
@@ -78,11 +89,9 @@ class Machine:
             *(f"--bind-ro={source}:{target}" for source, target in self.fleet.shared.items()),
         ]  # fmt: skip
         layers = f"lowerdir={self.fleet.tree},upperdir={self.place / 'upper'},workdir={self.place / 'work'}"
-        # Mounts in a namespace of their own: they go with the machine, whatever happens to us.
-        script = 'mount -t overlay overlay -o "$1" "$2" && shift 2 && exec nsenter "--net=$1" "${@:2}"'
         with (self.place / "console.log").open("ab") as console:
             self._nspawn = subprocess.Popen(
-                ["unshare", "--mount", "--propagation=slave", "bash", "-c", script, "machine", layers, str(merged),
+                ["unshare", "--mount", "--propagation=slave", "bash", "-c", _POWER, "machine", layers, str(merged),
                  f"/run/netns/{self.fleet.name}", *command],
                 stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT, preexec_fn=self._prepare,
             )  # fmt: skip
@@ -117,12 +126,10 @@ class Machine:
         """The host's pid of the machine's init; LookupError while there is none."""
         if self._nspawn is None or self._nspawn.poll() is not None:
             raise LookupError(f"{self.name} is off; see {self.place / 'console.log'}")
-        pid = self._nspawn.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for child in children:
-            with contextlib.suppress(OSError):
+        for nspawn in _children(self._nspawn.pid):
+            for child in _children(nspawn):
                 if Path(f"/proc/{child}/root/run/systemd/system").is_dir():
-                    return int(child)
+                    return child
         raise LookupError(f"{self.name} has no init yet")
 
     def wait_up(self, seconds: float = 60) -> None:
@@ -233,6 +240,12 @@ def _sweep(name: str) -> None:
         until(lambda: not cgroups.remove(name), "cgroups are removed", 10)
     with contextlib.suppress(OSError):
         Path(_PLACE).rmdir()
+
+
+def _children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
 
 
 def _call(*words: str) -> None:

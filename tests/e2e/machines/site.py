@@ -14,10 +14,7 @@ from tests.e2e.machines.fleet import Fleet, Machine
 
 KUBECTL = Path(sys.executable).parent / "kubectl"
 MACHINE = "/project/vagrant/provision/machine"
-DAEMONS = {
-    "control-plane": ["apiserver", "controllers", "scheduler"],
-    "node": ["pods", "runtime", "nodeagent", "netproxy"],
-}
+CONTROL_PLANE, NODE = ["apiserver", "controllers", "scheduler"], ["pods", "runtime", "nodeagent", "netproxy"]
 
 
 @dataclass
@@ -111,8 +108,12 @@ class Site:
 
     def answers(self, machine: Machine, url: str, tries: int = 8) -> set[str]:
         """What `url` says, asked from `machine` several times, each on a connection of its own."""
-        script = f"for i in $(seq {tries}); do busybox wget -q -T 3 -O - {url} || exit 1; done"
-        return set(machine.run("sh", "-c", script).splitlines())
+        script = f"""
+from urllib.request import urlopen
+for _ in range({tries}):
+    print(urlopen("{url}", timeout=3).read().decode(), end="")
+"""
+        return set(machine.run("python3", "-", stdin=script).splitlines())
 
 
 def fingerprint(machine: Machine) -> dict[str, str]:

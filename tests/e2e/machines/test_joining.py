@@ -42,15 +42,15 @@ def test_keys_were_made_where_they_are_used(site: Site) -> None:
 def test_a_wrong_hash_is_refused(site: Site, outsider: Machine) -> None:
     wrong = "sha256:" + "0" * 64
     said = refusal(outsider, "10.88.0.11:6443", "--token", site.first_token, "--discovery-token-ca-cert-hash", wrong)
-    assert site.pin in said
-    assert wrong in said
+    assert "wrong hash" in said
+    assert site.pin in said  # what it is in truth
 
 
 def test_a_used_token_is_refused(site: Site, outsider: Machine) -> None:
     words = ("10.88.0.11:6443", "--token", site.first_token, "--discovery-token-ca-cert-hash", site.pin)
     said = refusal(outsider, *words)
     assert "used token" in said
-    assert "was already used for n2" in said
+    assert "was already used for system:node:n2" in said
 
 
 def test_an_expired_token_is_refused(site: Site, outsider: Machine) -> None:
@@ -73,11 +73,6 @@ def test_a_second_machine_of_a_ready_nodes_name_is_refused(site: Site, outsider:
     assert done.returncode == 1, done.stdout
     assert "a node named n2 is Ready" in done.stderr
     assert not outsider.path("/etc/wherry/nodeagent.conf").exists()
-
-
-def test_an_api_server_that_is_not_there_is_said_to_be(site: Site, outsider: Machine) -> None:
-    words = ("--token", site.first_token, "--discovery-token-ca-cert-hash", site.pin)
-    assert "10.88.0.12:6443" in refusal(outsider, "10.88.0.12:6443", *words)
 
 
 def test_the_same_machine_joins_by_a_good_token(whole: Site) -> None:

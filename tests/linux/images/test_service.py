@@ -202,3 +202,21 @@ async def test_broken_archives_are_refused_and_leave_nothing(images: LocalImages
     with pytest.raises(NotFound):
         await images.load(str(layout))
     assert await images.images() == [] and layers_of(images) == [] and list(images.content.tmp.iterdir()) == []
+
+
+async def test_preloaded_image_that_a_power_failure_may_have_damaged_is_loaded_again(tmp_path: Path) -> None:
+    preload = tmp_path / "preload"
+    preload.mkdir()
+    site(preload / "a.tar", name="a:1")
+    images = LocalImages(tmp_path / "images", preload=preload)
+    await images.start()
+    assert await images.status("a:1")
+    await images.close()
+    saved = tmp_path / "images" / "state.json"
+    state = json.loads(saved.read_text())
+    saved.write_text(json.dumps({**state, "boot_id": "the boot before"}))  # at whose end it was not settled yet
+
+    images = LocalImages(tmp_path / "images", preload=preload)
+    await images.start()
+    assert await images.status("a:1")
+    await images.close()
