@@ -21,6 +21,7 @@ from pki.requests import NotARequest
 log = logging.getLogger(__name__)
 SIGNERS = frozenset((csr.CLIENT, csr.KUBELET_CLIENT, csr.KUBELET_SERVING, csr.LEGACY, csr.APISERVER_SERVING))
 _SHORTEST_S = 600
+_RETRY_S = 15.0
 
 
 def due(obj: meta.Object) -> bool:
@@ -64,6 +65,11 @@ class CertificateSigner(Controller):
         except NotARequest as error:
             await self._fail(obj, "SigningError", f"unable to parse the request: {error}")
             return None
+        try:
+            authority = self.authority()
+        except (OSError, ValueError) as error:
+            log.error("not signed request=%s retry_in_s=%.0f error=%s", key, _RETRY_S, error)
+            return _RETRY_S
         if reason := csr.breach(read.signer, read.request, read.usages):
             await self._fail(obj, "SignerValidationFailure", reason)
             return None
@@ -72,7 +78,7 @@ class CertificateSigner(Controller):
             if refusal := await bootstraptokens.take(self.client, identifier, f"{read.name}/{read.uid}", wanted):
                 await self._fail(obj, "BootstrapTokenUsed", refusal)
                 return None
-        certificate = self.authority().sign(
+        certificate = authority.sign(
             read.request.public_key, read.request.subject, datetime.fromtimestamp(clock.wall_time(), UTC),
             usages=read.usages, alternatives=read.request.alternatives,
             lifetime=lifetime(obj["spec"].get("expirationSeconds"), self.config.cluster_signing_duration_seconds),
