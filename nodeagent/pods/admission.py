@@ -6,7 +6,7 @@ kubelet's pkg/kubelet/lifecycle/predicate.go.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from controlplane.api import quantity
 from nodeagent.pods.memory import Verdict
@@ -22,7 +22,11 @@ def refuse(
     """Why the node refuses `pod`, given the other pods that hold resources here; None if it takes it."""
     if not selects(pod, labels):
         return Verdict("Failed", "NodeAffinity", "Pod was rejected: Predicate NodeAffinity failed", 0)
-    running = list(others)
+    return out_of_room(pod, list(others), allocatable)
+
+
+def out_of_room(pod: Object, running: Sequence[Object], allocatable: Mapping[str, str]) -> Verdict | None:
+    """Why there is not enough left for `pod` beside the `running` ones; None if there is."""
     room = int(allocatable.get("pods", "0") or 0)
     if room and len(running) + 1 > room:
         return _out_of("pods", 1, len(running), room)

@@ -7,6 +7,7 @@ that users see in the container's waiting state.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -112,6 +113,19 @@ class Launcher:
     async def start(self, want: Desired, wanted: Wanted, container_id: str) -> None:
         await self.runtime.start_container(container_id)
         self.tell(want.pod, "Normal", "Started", f"Container started: {wanted.name}")
+
+    async def resize(self, want: Desired, wanted: Wanted, container_id: str, sandbox_id: str) -> None:
+        """Give a running container its resources as they are now in `want`. The pod's own limits are wide enough for
+        both while it happens. Raises RuntimeFailure."""
+        own = resources.container_resources(want.pod, wanted.spec, self.node.memory_bytes)
+        whole = resources.pod_resources(want.pod, self.node.pids_limit)
+        wide = dataclasses.replace(whole, memory_limit_bytes=-1, cpu_quota_us=-1)
+        await self.runtime.update_sandbox_resources(sandbox_id, wide)
+        try:
+            await self.runtime.update_resources(container_id, own)
+        finally:
+            await self.runtime.update_sandbox_resources(sandbox_id, whole)
+        self.tell(want.pod, "Normal", "ResizeCompleted", f"Container resized: {wanted.name}")
 
     async def post_start(self, want: Desired, wanted: Wanted, container_id: str, sandbox: SandboxStatus) -> None:
         """Raises RuntimeFailure (PostStartHookError) when the hook fails: the container must then be stopped."""

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 
-from nodeagent.pods import admission
+from nodeagent.pods import admission, resize
 from nodeagent.pods.eviction import manager as eviction
 from nodeagent.pods.launcher import Launcher
 from nodeagent.pods.memory import Verdict
@@ -33,7 +33,7 @@ class PodManager:
 
     def __init__(self, launcher: Launcher, statuses: StatusManager, mirrors: Mirrors | None = None) -> None:
         """`mirrors`: what shows static pods to the API server; without it the node has none."""
-        self._shared = Shared(launcher, statuses, self._gone)
+        self._shared = Shared(launcher, statuses, self._gone, self._refuse_resize)
         self._launcher = launcher
         self._statuses = statuses
         self._mirrors = mirrors
@@ -211,6 +211,9 @@ class PodManager:
         self._statuses.forget(uid)
         if self._mirrors is not None:
             self._mirrors.ended(uid)
+        for other in self._workers.values():
+            if other.memory.resize is not None:
+                other.poke()  # there may be room now
         for observer in self.observers:
             observer(uid)
 
@@ -227,9 +230,14 @@ class PodManager:
             return None
         return admission.refuse(want.pod, self._holding(), node.allocatable, node.labels)
 
+    def _refuse_resize(self, want: Desired) -> resize.Pending | None:
+        others = [pod for pod in self._holding() if pod["metadata"]["uid"] != want.uid]
+        return resize.refusal(want.pod, others, self._launcher.node.allocatable)
+
     def _holding(self) -> Sequence[Object]:
         """The pods that hold resources: not over, not refused."""
-        return [w.want.pod for w in self._workers.values() if w.stage is not Stage.ENDED and w.memory.verdict is None]
+        holders = (w for w in self._workers.values() if w.stage is not Stage.ENDED and w.memory.verdict is None)
+        return [w.granted.pod for w in holders]
 
     def _sweep(self) -> None:
         """Directories of pods that nobody knows any more (the agent was killed while it cleaned up)."""

@@ -7,9 +7,13 @@ None of it must survive the agent: after a restart it is rebuilt from the runtim
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from nodeagent.pods.backoff import Backoff
 from nodeagent.runtime.interface import ContainerStatus
+
+if TYPE_CHECKING:
+    from nodeagent.pods.resize import Pending
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,9 @@ class Memory:
     next_attempt: dict[str, int] = field(default_factory=dict)
     ended: dict[str, dict[int, ContainerStatus]] = field(default_factory=dict)  # by name and attempt, the last two
     messages: dict[str, str] = field(default_factory=dict)  # container id -> termination message
+    allocated: dict[str, dict[str, Any]] = field(default_factory=dict)  # container name -> resources granted
+    applied: dict[str, dict[str, Any]] = field(default_factory=dict)  # container id -> resources in force
+    resize: Pending | None = None  # why what the spec asks for is not granted
     verdict: Verdict | None = None
     ending_since: float | None = None
     volumes_gone: bool = False

@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from nodeagent.pods import resize
 from nodeagent.pods.memory import SANDBOX, Memory, Verdict
 from nodeagent.pods.model import ANNOTATION_HASH, Actual, Desired, Kind, Wanted, should_restart
 from nodeagent.runtime.interface import ContainerState, ContainerStatus, SandboxState
@@ -106,6 +107,21 @@ class StopContainer(Action):
 
     def describe(self) -> str:
         return f"stop container name={self.name} id={self.container_id[:13]} grace={self.grace_s:g}s"
+
+
+@dataclass(frozen=True, slots=True)
+class ResizeContainer(Action):
+    """Give a running container the resources that the pod was granted."""
+
+    container_id: str
+    name: str
+
+    @property
+    def key(self) -> str:
+        return f"resize:{self.container_id}"
+
+    def describe(self) -> str:
+        return f"resize container name={self.name} id={self.container_id[:13]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +339,7 @@ class _Planner:
                 message = f"Container {wanted.name} definition changed, will be restarted"
                 self._stop(newest, self.want.termination_grace_s, message)
             else:
+                self._resize(wanted, newest)
                 self._stop_if_condemned(newest)
         elif (
             newest is None
@@ -331,6 +348,18 @@ class _Planner:
             or _changed(wanted, newest)
         ):
             self._start(wanted, newest)
+
+    def _resize(self, wanted: Wanted, running: ContainerStatus) -> None:
+        """Bring a running container to what it was granted."""
+        granted = self.memory.allocated.get(wanted.name)
+        applied = self.memory.applied.get(running.id)
+        if granted is None or applied is None or resize.same(granted, applied):
+            return
+        if resize.must_restart(wanted.spec, applied, granted):
+            message = f"Container {wanted.name} resize requires restart"
+            self._stop(running, self.want.termination_grace_s, message)
+        elif self._may_try(f"resize:{running.id}"):
+            self._add(ResizeContainer(running.id, wanted.name))
 
     def _start(self, wanted: Wanted, newest: ContainerStatus | None, rerun: bool = False) -> None:
         """Start the next instance of a container, or wait for the end of its back-off. `rerun`: it did not fail, its

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from controlplane import clock
+from nodeagent.pods import resize
 from nodeagent.pods.memory import Failure, Memory
 from nodeagent.pods.model import Actual, Desired, Kind, Object, Wanted, qos_class, should_restart
 from nodeagent.pods.plan import Plan, Stage, initialized, is_started
@@ -97,6 +98,7 @@ class _Context:
             health = self.memory.health.get(newest.id)
             ready = health.ready if health is not None else not wanted.spec.get("readinessProbe")
             status["ready"] = status["started"] and ready and wanted.kind is not Kind.INIT
+            status |= self._resources(newest)
         elif newest.state is ContainerState.EXITED:
             ended = self._terminated(newest)
             status["state"] = {"terminated": ended}
@@ -114,6 +116,17 @@ class _Context:
             elif newest.attempt > 0:
                 status["lastState"] = self._last_known(before, newest)
         return status
+
+    def _resources(self, running: ContainerStatus) -> Object:
+        """What the node granted the container, and what is in force."""
+        found: Object = {}
+        granted = self.memory.allocated.get(running.name) or {}
+        if granted.get("requests"):
+            found["allocatedResources"] = granted["requests"]
+        applied = self.memory.applied.get(running.id)
+        if applied is not None:
+            found["resources"] = {k: applied[k] for k in ("limits", "requests") if applied.get(k)}
+        return found
 
     def _unmade(self, wanted: Wanted, status: Object, before: Object) -> Object:
         """The status of a container that the runtime has no instance of."""
@@ -276,11 +289,30 @@ def _conditions(context: _Context, status: Object, init: list[Object], main: lis
         add("PodScheduled", None)
     if not network_ready:
         result[0].pop("reason", None)
+    for kind, reason, message in _resizing(context):
+        add(kind, None)
+        result[-1] |= {key: text for key, text in (("reason", reason), ("message", message)) if text}
     verdict = context.memory.verdict
     if verdict is not None and verdict.disruption:
         add("DisruptionTarget", None)
         result[-1] |= {"reason": verdict.disruption, "message": verdict.message}
     return result
+
+
+def _resizing(context: _Context) -> list[tuple[str, str, str]]:
+    """The conditions of a resize that is not done: type, reason, message."""
+    memory, found = context.memory, []
+    if context.ended:
+        return []
+    if memory.resize is not None:
+        found.append(("PodResizePending", memory.resize.reason, memory.resize.message))
+    for container in context.actual.running():
+        granted, applied = memory.allocated.get(container.name), memory.applied.get(container.id)
+        if granted is not None and applied is not None and not resize.same(granted, applied):
+            failure = memory.failures.get(f"resize:{container.id}")
+            reason, message = ("Error", failure.message) if failure is not None else ("", "")
+            return [*found, ("PodResizeInProgress", reason, message)]
+    return found
 
 
 def _initialized(context: _Context, phase: str, init: list[Object]) -> tuple[str, str] | None:

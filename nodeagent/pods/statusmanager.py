@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 DULL_DELAY_S = 0.25  # how long a status without news for users may wait for a better one
 _RETRY_FIRST_S, _RETRY_LAST_S = 0.2, 10.0
 _AT_ONCE = 16
+_PASSING = ("PodResizePending", "PodResizeInProgress")  # conditions of ours that are taken away when they are over
 
 
 class PodApi(Protocol):
@@ -230,8 +231,10 @@ def changes(known: Object, wanted: Object) -> Object:
         if name == "conditions":
             old = {c["type"]: c for c in before or ()}
             changed = [c for c in value if not _same_condition(old.get(c["type"]), c)]
-            if changed:
+            passed = [kind for kind in _PASSING if kind in old and all(c["type"] != kind for c in value)]
+            if changed or passed:
                 patch[name] = [_explicit(old.get(c["type"]), c) for c in changed]
+                patch[name] += [{"$patch": "delete", "type": kind} for kind in passed]
         elif name.endswith("ontainerStatuses"):
             if not _same_containers(before, value):
                 patch[name] = value

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from controlplane import clock
-from nodeagent.pods import messages
+from nodeagent.pods import messages, resize
 from nodeagent.pods.images import ImageNotReady
 from nodeagent.pods.launcher import Launcher
 from nodeagent.pods.memory import SANDBOX, Condemned, Failure, Health, Memory
@@ -29,6 +29,7 @@ from nodeagent.pods.plan import (
     Plan,
     RemoveContainer,
     RemoveSandbox,
+    ResizeContainer,
     Stage,
     StartContainer,
     StopContainer,
@@ -50,11 +51,13 @@ _NETWORK_PATIENCE_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all workers of the agent use. `gone(uid)`: the worker is done with its pod for good."""
+    """What all workers of the agent use. `gone(uid)`: the worker is done with its pod for good. `refuse_resize`: why
+    the node cannot grant what a pod asks for now."""
 
     launcher: Launcher
     statuses: StatusManager
     gone: Callable[[str], None]
+    refuse_resize: Callable[[Desired], resize.Pending | None]
 
 
 class Worker:
@@ -62,7 +65,9 @@ class Worker:
 
     def __init__(self, shared: Shared, want: Desired, *, orphan: bool = False) -> None:
         self.want = want
-        self.memory = Memory(started_at=_started_at(want.pod))
+        self.granted = want  # `want` with the resources that the node has granted it
+        self.memory = Memory(started_at=_started_at(want.pod), allocated=resize.known(want.pod))
+        self._found_resources = self.memory.allocated  # of containers that ran before us
         self.plan = Plan()
         self.orphan = orphan
         self._shared = shared
@@ -145,7 +150,8 @@ class Worker:
         self._wake.clear()
 
     async def _step(self) -> None:
-        want = self.want
+        self._negotiate()
+        want = self.granted
         actual = await self._observe(want)
         now = clock.wall_time()
         if ending(want, actual, self.memory):
@@ -156,6 +162,20 @@ class Worker:
         self._report(want, actual, now)
         if plan.stage is Stage.ENDED and not self._operations:
             self._after_end(want)
+
+    def _negotiate(self) -> None:
+        """Grant the pod the resources that it asks for, if there is room for them; what it has stays its own."""
+        want, memory = self.want, self.memory
+        wanted = resize.asked(want.pod)
+        if memory.allocated != wanted and want.deletion_grace_s is None:
+            ask = any(not resize.same(memory.allocated.get(name, {}), r) for name, r in wanted.items())
+            memory.resize = self._shared.refuse_resize(want) if ask else None
+            if memory.resize is None:
+                memory.allocated = wanted
+        elif memory.resize is not None:
+            memory.resize = None
+        pod = resize.granted(want.pod, memory.allocated)
+        self.granted = want if pod is want.pod else Desired.of(pod)
 
     def _report(self, want: Desired, actual: Actual, now: float) -> None:
         if self.orphan:
@@ -182,6 +202,7 @@ class Worker:
                 if container.id not in self._known_dead:
                     await self._mourn(container)
             elif container.state is ContainerState.RUNNING and container.id not in self.memory.health:
+                self.memory.applied.setdefault(container.id, self._found_resources.get(container.name, {}))
                 self._watch(want, container, adopted=True)
         return actual
 
@@ -195,6 +216,7 @@ class Worker:
     async def _mourn(self, container: ContainerStatus) -> None:
         """A container has ended: keep its last message, stop asking after its health."""
         self._known_dead.add(container.id)
+        self.memory.applied.pop(container.id, None)
         self._forget_health(container.id)
         self.memory.condemned.pop(container.id, None)
         ended = self.memory.ended.setdefault(container.name, {})
@@ -309,7 +331,7 @@ class Worker:
         self._sandboxes[status.id] = status
 
     async def _start_container(self, action: StartContainer) -> None:
-        want, memory = self.want, self.memory
+        want, memory = self.granted, self.memory
         wanted, sandbox = want.container(action.name), self._sandboxes.get(action.sandbox_id)
         if wanted is None or sandbox is None:
             return
@@ -320,6 +342,7 @@ class Worker:
             if action.replaces:
                 await self._launcher.runtime.remove_container(action.replaces)
             created, _ = await self._launcher.create(want, wanted, action.attempt, sandbox, self._since)
+            memory.applied[created] = resize.asked(want.pod).get(action.name, {})
             self._past_return.add(action.key)
             await self._launcher.start(want, wanted, created)
         except ImageNotReady as failure:
@@ -365,6 +388,23 @@ class Worker:
             await self._launcher.pre_stop(want, wanted, action.container_id, host, action.grace_s)
         left = action.deadline - clock.wall_time()
         await self._launcher.runtime.stop_container(action.container_id, max(left, min(2.0, action.grace_s)))
+
+    async def _resize_container(self, action: ResizeContainer) -> None:
+        want, memory = self.granted, self.memory
+        wanted, container = want.container(action.name), action.container_id
+        newest = next((s for s in self._sandboxes.values() if s.state is SandboxState.READY), None)
+        if wanted is None or newest is None:
+            return
+        try:
+            await self._launcher.resize(want, wanted, container, newest.id)
+        except RuntimeFailure as failure:
+            now = clock.wall_time()
+            retry_at = now + self._retry_delay(action.key)
+            memory.failures[action.key] = Failure("Error", str(failure), now, retry_at)
+            self._launcher.tell(want.pod, "Warning", "ResizeError", str(failure))
+            return
+        memory.failures.pop(action.key, None)
+        memory.applied[container] = wanted.spec.get("resources") or {}
 
     async def _stop_sandbox(self, action: StopSandbox) -> None:
         await self._launcher.runtime.stop_sandbox(action.sandbox_id)
@@ -429,6 +469,7 @@ _OPERATIONS: dict[type[Action], Callable[..., Awaitable[None]]] = {
     StopSandbox: Worker._stop_sandbox,
     RemoveSandbox: Worker._remove_sandbox,
     RemoveContainer: Worker._remove_container,
+    ResizeContainer: Worker._resize_container,
 }
 
 

@@ -269,6 +269,13 @@ class FakeRuntime:
         container = self._get("update_resources", container_id)
         container.config = dataclasses.replace(container.config, resources=resources)
 
+    async def update_sandbox_resources(self, sandbox_id: str, resources: LinuxResources) -> None:
+        self._begin("update_sandbox_resources", sandbox_id)
+        if sandbox_id not in self.pods:
+            raise NotFound(f"update_sandbox_resources: no sandbox {sandbox_id!r}")
+        pod = self.pods[sandbox_id]
+        pod.config = dataclasses.replace(pod.config, resources=resources)
+
     async def exec(self, container_id: str, command: Sequence[str], *, tty: bool, stdin: bool) -> ExecSession:
         self._begin("exec", container_id)
         container = self._get("exec", container_id)

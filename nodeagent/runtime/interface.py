@@ -55,7 +55,8 @@ class PodIdentity:
 
 @dataclass(frozen=True, slots=True)
 class LinuxResources:
-    """cgroup settings. None or 0 leaves the kernel's default. Bytes, microseconds, CFS shares (1024 = one CPU)."""
+    """cgroup settings. 0 or empty leaves what is; -1 (quota, memory) takes a limit away. Bytes, microseconds, CFS
+    shares (1024 = one CPU)."""
 
     cpu_shares: int = 0
     cpu_quota_us: int = 0
@@ -277,7 +278,11 @@ class Runtime(Protocol):
     async def disk_usage(self, container_id: str) -> DiskUsage:
         """What the container has written to its own layer. Takes time in proportion to its files."""
 
-    async def update_resources(self, container_id: str, resources: LinuxResources) -> None: ...
+    async def update_resources(self, container_id: str, resources: LinuxResources) -> None:
+        """Change a container's cgroup settings. Raises RuntimeFailure, also for less memory than it holds."""
+
+    async def update_sandbox_resources(self, sandbox_id: str, resources: LinuxResources) -> None:
+        """Change the settings of the pod's own cgroup."""
 
     async def exec(self, container_id: str, command: Sequence[str], *, tty: bool, stdin: bool) -> ExecSession: ...
 

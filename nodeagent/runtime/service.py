@@ -250,11 +250,24 @@ class LinuxRuntime:
 
     async def update_resources(self, container_id: str, resources: LinuxResources) -> None:
         container = self._get("update_resources", container_id)
+        limit, usage = resources.memory_limit_bytes, self._cgroups.usage(container.cgroup)
+        if usage is not None and 0 < limit < usage.working_set_bytes:  # the kernel would kill it for that
+            message = f"cannot lower the memory limit to {limit}: {usage.working_set_bytes} bytes are in use"
+            raise RuntimeFailure(f"update_resources: {message}")
         try:
             self._cgroups.update(container.cgroup, self._compiler.limits(resources))
         except OSError as error:
             raise RuntimeFailure(f"update_resources: {error}") from error
         container.resources = resources
+
+    async def update_sandbox_resources(self, sandbox_id: str, resources: LinuxResources) -> None:
+        sandbox = self._pods.all.get(sandbox_id)
+        if sandbox is None:
+            raise NotFound(f"update_sandbox_resources: no sandbox {sandbox_id!r}")
+        try:
+            self._cgroups.update(sandbox.cgroup, self._compiler.limits(resources))
+        except OSError as error:
+            raise RuntimeFailure(f"update_sandbox_resources: {error}") from error
 
     async def reopen_log(self, container_id: str) -> None:
         await self._link_to("reopen_log", container_id).request({"op": "reopen", "id": container_id})

@@ -9,7 +9,7 @@ from typing import Any
 from controlplane import clock
 from controlplane.api import defaults, names, status
 from controlplane.api.resources import Resource
-from controlplane.api.validation import certificates
+from controlplane.api.validation import certificates, resize
 
 Object = dict[str, Any]
 
@@ -104,6 +104,10 @@ class PodStrategy(Strategy):
         elif subresource == "resize":
             _restore(new, old, "spec")
             new["spec"] = _resized(new.get("spec", {}), old["spec"])
+            defaults.apply(self.resource, new)
+            groups = {"qos": qos_class(new["spec"]), "qos_before": qos_class(old["spec"])}
+            if causes := resize.resized(new["spec"], old["spec"], **groups):
+                raise status.invalid("", "Pod", old["metadata"]["name"], causes)
 
     def grace_period(self, obj: Object, asked: int | None) -> int:
         """Unscheduled and finished pods need no node to agree; others get what was asked or their own period."""

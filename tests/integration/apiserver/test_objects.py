@@ -111,7 +111,8 @@ def test_delete_collection(admin: Any, base: str) -> None:
 
 
 def test_a_subresource_changes_its_own_part_only(admin: Any, ns: str, base: str) -> None:
-    pod = admin.ok("POST", f"{base}/pods", {**named("p"), **POD})
+    modest = {"spec": {"containers": [{**POD["spec"]["containers"][0], "resources": {"requests": {"cpu": "1"}}}]}}
+    pod = admin.ok("POST", f"{base}/pods", {**named("p"), **modest})
     everything = {**pod, "spec": {**pod["spec"], "nodeName": "sneaky", "hostNetwork": True},
                   "status": {"phase": "Running"}}  # fmt: skip
     everything["metadata"] = {**pod["metadata"], "labels": {"a": "b"}}
@@ -126,6 +127,13 @@ def test_a_subresource_changes_its_own_part_only(admin: Any, ns: str, base: str)
     got = admin.ok("PATCH", f"{base}/pods/p/resize", bigger, kind="application/strategic-merge-patch+json")
     assert got["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "2"}
     assert got["spec"]["containers"][0]["image"] == "i"
+    for resources, words in (
+        ({"requests": {"cpu": None}}, "Pod QOS Class may not change as a result of resizing"),
+        ({"requests": {"ephemeral-storage": "1Gi"}}, "only cpu and memory resources are mutable"),
+    ):
+        wrong = {"spec": {"containers": [{"name": "c", "resources": resources}]}}
+        refused = admin("PATCH", f"{base}/pods/p/resize", wrong, kind="application/strategic-merge-patch+json")
+        assert refused.status == 422 and words in refused.json["message"]
     got = admin.ok("PUT", f"{base}/pods/p/status", {**everything, "status": {"phase": "Running"}})
     assert got["status"]["phase"] == "Running" and "nodeName" not in got["spec"]
     got = admin.ok("PUT", f"{base}/pods/p", {**got, "status": {"phase": "Failed"}})

@@ -52,7 +52,8 @@ class World:
     async def start(self) -> None:
         client = self.api.client()
         root, logs = str(self.root / "node"), str(self.root / "logs")
-        node = self.node = NodeFacts("node-1", ["10.77.0.11"], root, logs, **self.facts)
+        facts = {"allocatable": {}} | self.facts
+        node = self.node = NodeFacts("node-1", ["10.77.0.11"], root, logs, **facts)
         objects = Objects(client)
 
         def tell(pod: Obj, kind: str, reason: str, message: str) -> None:
