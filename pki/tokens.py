@@ -72,6 +72,14 @@ class Signer:
         }
         return jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": self._kid})
 
+    def public_keys(self) -> list[dict[str, str]]:
+        """The keys that verify tokens of this issuer, as JSON Web Keys (RFC 7517)."""
+        found = []
+        for kid, public in self._verifiers.items():
+            key: dict[str, str] = jwt.algorithms.ECAlgorithm.to_jwk(public, as_dict=True)
+            found.append({"use": "sig", "kid": kid, "alg": "ES256", **key})
+        return found
+
     def verify(self, token: str, audiences: Sequence[str], now: float) -> dict[str, Any]:
         """The claims of a genuine, current token for one of `audiences`; raises InvalidToken otherwise."""
         try:

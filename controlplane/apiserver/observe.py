@@ -1,24 +1,48 @@
 """What is known of every request when it is over: counters for /metrics, a log line, and whoever else listens.
 
 The listeners are the door for an audit log: each gets the request (with its user and what it asked for), the response
-and the seconds it took. Metric names are Kubernetes' own (kubernetes.io/docs/reference/instrumentation/metrics).
+and the seconds it took. Metric names, labels and buckets are Kubernetes' own
+(kubernetes.io/docs/reference/instrumentation/metrics).
 """
 
 import asyncio
 import logging
-from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
+from controlplane.apiserver.exposition import Histogram, family, histograms
 from controlplane.apiserver.http import Handler, Request, Response
 from controlplane.apiserver.requestinfo import RequestInfo
 
 log = logging.getLogger(__name__)
 
 Listener = Callable[[Request, Response, float], None]
-_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
+_SECONDS = (
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
+    45.0, 60.0,
+)  # fmt: skip
+_BYTES = (1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9)
 _SLOW_S = 1.0
 _LONG = frozenset(("log", "exec", "attach", "portforward", "proxy"))
+_CONNECT = _LONG - {"log"}
 _NOTHING = RequestInfo(False, "", "")
+_VERBS = {"create": "POST", "update": "PUT", "delete": "DELETE", "deletecollection": "DELETECOLLECTION"}
+_PATHS = frozenset(("api", "apis", "healthz", "livez", "readyz", "metrics", "openapi", "version", ".well-known"))
+_READING = frozenset(("GET", "HEAD"))
+
+
+class Key(NamedTuple):
+    """The labels that say which requests are counted together."""
+
+    verb: str
+    dry_run: str
+    group: str
+    version: str
+    resource: str
+    subresource: str
+    scope: str
+    component: str = "apiserver"
 
 
 class Observer:
@@ -26,21 +50,36 @@ class Observer:
 
     def __init__(self) -> None:
         self.listeners: list[Listener] = []
-        self.inflight = 0
-        self._totals: dict[tuple[str, str, str, str, str, int], int] = {}
-        self._durations: dict[tuple[str, str, str, str, str], tuple[list[int], list[float]]] = {}
+        self.mutating = 0
+        self.reading = 0
+        self._totals: dict[tuple[Key, int], int] = defaultdict(int)
+        self._durations: dict[Key, Histogram] = {}
+        self._sizes: dict[Key, Histogram] = {}
+        self._keys: dict[tuple[str, ...], Key] = {}
+        self._deprecated: dict[tuple[str, ...], int] = {}
+
+    @property
+    def inflight(self) -> int:
+        return self.mutating + self.reading
 
     async def filter(self, request: Request, rest: Handler) -> Response:
         clock = asyncio.get_running_loop().time
         begun = clock()
-        self.inflight += 1
+        reading = request.method in _READING
+        if reading:
+            self.reading += 1
+        else:
+            self.mutating += 1
         try:
             response = await rest(request)
         finally:
-            self.inflight -= 1
+            if reading:
+                self.reading -= 1
+            else:
+                self.mutating -= 1
         seconds = clock() - begun
         info: RequestInfo = request.info or _NOTHING
-        self._count(info, response.status, seconds)
+        self._count(request, info, response, seconds)
         for listener in self.listeners:
             listener(request, response, seconds)
         if seconds > _SLOW_S and info.verb != "watch" and info.subresource not in _LONG:
@@ -49,19 +88,46 @@ class Observer:
             self._log(logging.DEBUG, request, response, seconds)
         return response
 
-    def _count(self, info: RequestInfo, code: int, seconds: float) -> None:
-        key = (info.verb, info.group, info.version, info.resource, info.subresource)
-        if not info.is_resource or code in (404, 405):
-            # Only what exists has a label of its own: strangers must not be able to make up names.
-            key = (info.verb if info.is_resource else "", "", "", "", "")
-        self._totals[*key, code] = self._totals.get((*key, code), 0) + 1
-        if info.verb == "watch" or info.subresource in _LONG:
+    def _count(self, request: Request, info: RequestInfo, response: Response, seconds: float) -> None:
+        code = response.status
+        key = self._key(request, info, known=code not in (404, 405))
+        self._totals[key, code] += 1
+        if key.verb in ("WATCH", "CONNECT") or info.subresource == "log":
             return
         found = self._durations.get(key)
         if found is None:
-            found = self._durations[key] = [0] * (len(_BUCKETS) + 1), [0.0]
-        found[0][bisect_left(_BUCKETS, seconds)] += 1
-        found[1][0] += seconds
+            found = self._durations[key] = Histogram(_SECONDS)
+        found.observe(seconds)
+        if info.is_resource and key.verb in ("GET", "LIST") and response.stream is None:
+            sizes = self._sizes.get(key)
+            if sizes is None:
+                sizes = self._sizes[key] = Histogram(_BYTES)
+            sizes.observe(sum(map(len, response.pieces)) if response.pieces else len(response.body))
+
+    def _key(self, request: Request, info: RequestInfo, *, known: bool) -> Key:
+        if not info.is_resource:
+            first = request.path.split("/", 2)[1] if request.path.startswith("/") else ""
+            path = f"/{first}" if first in _PATHS else ""
+            # Only what exists has a label of its own: strangers must not be able to make up names.
+            return Key(request.method if known else "", "", "", "", "", path if known else "", "")
+        verb = info.verb
+        if verb == "patch" and "apply-patch" in request.headers.get("Content-Type", ""):
+            verb = "apply"
+        dry_run = "All" if request.query_string and "dryRun" in request.query else ""
+        parts = (
+            verb, dry_run, info.group, info.version, info.resource, info.subresource,
+            "n" if info.namespace else "", "o" if info.name or verb == "create" else "", "y" if known else "",
+        )  # fmt: skip
+        key = self._keys.get(parts)
+        if key is None:
+            key = _resource_key(*parts)
+            if len(self._keys) < 10_000:
+                self._keys[parts] = key
+        return key
+
+    def deprecated(self, group: str, version: str, resource: str, subresource: str, removed: str) -> None:
+        """A request for something that will go (in Kubernetes `removed`, if that is known)."""
+        self._deprecated[group, version, resource, subresource, removed] = 1
 
     def _log(self, level: int, request: Request, response: Response, seconds: float) -> None:
         log.log(
@@ -71,23 +137,41 @@ class Observer:
 
     def lines(self) -> Iterator[str]:
         """Prometheus text."""
-        name = "apiserver_request_total"
-        yield f"# TYPE {name} counter"
-        for (*labels, code), count in sorted(self._totals.items()):
-            yield f'{name}{{{_labels(*labels)},code="{code}"}} {count}'
-        name = "apiserver_request_duration_seconds"
-        yield f"# TYPE {name} histogram"
-        for key, (counts, total) in sorted(self._durations.items()):
-            text, running = _labels(*key), 0
-            for bound, count in zip((*map(str, _BUCKETS), "+Inf"), counts, strict=True):
-                running += count
-                yield f'{name}_bucket{{{text},le="{bound}"}} {running}'
-            yield f"{name}_sum{{{text}}} {total[0]:.6f}"
-            yield f"{name}_count{{{text}}} {running}"
-        yield "# TYPE apiserver_current_inflight_requests gauge"
-        yield f"apiserver_current_inflight_requests {self.inflight}"
+        totals = sorted(self._totals.items())
+        yield from family(
+            "apiserver_request_total", "counter", "Counter of apiserver requests.",
+            (({**key._asdict(), "code": str(code)}, count) for (key, code), count in totals),
+        )  # fmt: skip
+        durations = [(key._asdict(), found) for key, found in sorted(self._durations.items())]
+        about = "Response latency distribution in seconds."
+        yield from histograms("apiserver_request_duration_seconds", about, durations)
+        # Webhooks' time would be taken off here; what is served without them takes the same.
+        yield from histograms("apiserver_request_sli_duration_seconds", about, durations)
+        yield from histograms(
+            "apiserver_response_sizes", "Response size distribution in bytes.",
+            ((_without(key._asdict(), "dry_run"), found) for key, found in sorted(self._sizes.items())),
+        )  # fmt: skip
+        yield from family(
+            "apiserver_current_inflight_requests", "gauge", "Number of requests under way, by kind.",
+            [({"request_kind": "mutating"}, self.mutating), ({"request_kind": "readOnly"}, self.reading)],
+        )  # fmt: skip
+        names = ("group", "version", "resource", "subresource", "removed_release")
+        yield from family(
+            "apiserver_requested_deprecated_apis", "gauge", "Deprecated APIs that have been requested.",
+            ((dict(zip(names, labels, strict=True)), 1) for labels in sorted(self._deprecated)),
+        )  # fmt: skip
 
 
-def _labels(verb: str, group: str, version: str, resource: str, subresource: str) -> str:
-    pairs = {"verb": verb.upper(), "group": group, "version": version, "resource": resource, "subresource": subresource}
-    return ",".join(f'{name}="{value}"' for name, value in pairs.items())
+def _without(labels: dict[str, str], name: str) -> dict[str, str]:
+    return {key: value for key, value in labels.items() if key != name}
+
+
+def _resource_key(
+    verb: str, dry_run: str, group: str, version: str, resource: str, subresource: str, in_namespace: str,
+    one: str, known: str,
+) -> Key:  # fmt: skip
+    shown = "CONNECT" if subresource in _CONNECT else _VERBS.get(verb, verb.upper())
+    if not known:
+        return Key(shown, "", "", "", "", "", "")
+    scope = "resource" if one else "namespace" if in_namespace else "cluster"
+    return Key(shown, dry_run, group, version, resource, subresource, scope)

@@ -21,15 +21,19 @@ from controlplane.apiserver.config import Config
 from controlplane.apiserver.customresources.served import CustomResources
 from controlplane.apiserver.discovery import Discovery
 from controlplane.apiserver.expiry import EventExpiry
+from controlplane.apiserver.exposition import process
 from controlplane.apiserver.handlers import Handlers
-from controlplane.apiserver.health import Health
+from controlplane.apiserver.health import Check, Health
 from controlplane.apiserver.http import HttpServer, Request, Response
 from controlplane.apiserver.impersonation import Impersonation
+from controlplane.apiserver.issuer import IssuerDiscovery
 from controlplane.apiserver.node_proxy import NodeProxy
 from controlplane.apiserver.observe import Observer
 from controlplane.apiserver.openapi import OpenApi
+from controlplane.apiserver.registry.codec import to_json
 from controlplane.apiserver.registry.generic import Registry
 from controlplane.apiserver.registry.services import ServiceStrategy
+from controlplane.apiserver.registry.storage_metrics import storage_metrics
 from controlplane.apiserver.representation import represent
 from controlplane.daemon import on_reload
 from controlplane.store.cache import WatchCache
@@ -69,10 +73,11 @@ class ApiServer:
         self._inflight = 0
         self._ready = False
         self.observer = Observer()
-        self.health = Health(self.definitions.version, {
-            "ping": lambda: "",
-            "store": lambda: "" if self._ready else "starting",
-            "poststarthook/rbac/bootstrap-roles": lambda: "" if self._ready else "starting",
+        self._stopping = False
+        self.health = Health(self.definitions.version, self._checks(), {
+            "etcd-readiness": self.cache.trouble,
+            "informer-sync": lambda: "" if self._ready else "the watch cache is being filled",
+            "shutdown": lambda: "process is shutting down" if self._stopping else "",
         }, self._metrics)  # fmt: skip
 
     async def start(self) -> None:
@@ -95,6 +100,7 @@ class ApiServer:
         )
         self.discovery = Discovery(self.table, f"{config.advertise_address}:{config.secure_port}")
         self.openapi = OpenApi(self.definitions, self.table)
+        self.issuer = IssuerDiscovery(signer, f"https://{config.advertise_address}:{config.secure_port}")
         self.handlers = Handlers(self.registry, self.table, self.authn, self.authz, self.nodes)
         self.custom = CustomResources(
             self.registry, self.table, self.definitions, self._publish, self.handlers.fanout.close
@@ -138,16 +144,37 @@ class ApiServer:
         ]
 
     async def stop(self) -> None:
-        self._ready = False
+        self._ready, self._stopping = False, True
         await self.nodes.close()
         await self.cache.close()
 
+    def _checks(self) -> dict[str, Check]:
+        """Kubernetes' names, which probes know; "etcd" is the store, whichever it is."""
+        starting = "not finished"
+        hooks = ("rbac/bootstrap-roles", "start-system-namespaces-controller", "start-apiextensions-controllers",
+                 "bootstrap-controller")  # fmt: skip
+        return {
+            "ping": lambda: "",
+            "log": lambda: "",
+            "etcd": self.cache.trouble,
+            **{f"poststarthook/{hook}": (lambda: "" if self._ready else starting) for hook in hooks},
+        }
+
     def _metrics(self) -> Iterator[str]:
         yield from self.observer.lines()
-        yield "# TYPE apiserver_storage_objects gauge"
-        yield f"apiserver_storage_objects {len(self.cache)}"
-        yield "# TYPE apiserver_longrunning_requests gauge"
-        yield f'apiserver_longrunning_requests{{verb="WATCH"}} {self.handlers.fanout.members}'
+        yield from storage_metrics(self.cache, self.table)
+        yield from self.handlers.fanout.metrics()
+        yield from process()
+
+    def _paths(self) -> list[str]:
+        groups = [group for group in self.table.groups() if group]
+        versions = [f"/apis/{group}/{version}" for group in groups for version in self.table.versions(group)]
+        checks = [f"/{endpoint}/{name}" for endpoint, names in self.health.names().items() for name in names]
+        return sorted([
+            *IssuerDiscovery.PATHS, "/api", "/api/v1", "/apis", *(f"/apis/{group}" for group in groups), *versions,
+            "/healthz", "/livez", "/readyz", *checks, "/metrics", "/metrics/slis", "/openapi/v2", "/openapi/v3",
+            "/version",
+        ])  # fmt: skip
 
     async def _limit(self, request: Request, rest: http.Handler) -> Response:
         """Refuse more than a fixed number of requests at once, so that those in flight are finished."""
@@ -165,14 +192,12 @@ class ApiServer:
         info = request.info
         if info.is_resource:
             return await self.handlers.resource(request)
-        for answer in (self.discovery.answer, self.openapi.answer, self.health.answer):
+        for answer in (self.discovery.answer, self.openapi.answer, self.health.answer, self.issuer.answer):
             response = answer(request)
             if response is not None:
                 return response
         if request.path == "/":
-            return Response(
-                body=b'{"paths":["/api","/apis","/healthz","/livez","/metrics","/openapi/v2","/openapi/v3","/readyz","/version"]}'
-            )
+            return Response(body=to_json({"paths": self._paths()}))
         if request.path.startswith(("/api/", "/apis/")):
             raise status.not_found()
         return Response(404, b"404 page not found\n", content_type="text/plain; charset=utf-8")

@@ -191,6 +191,10 @@ class WatchCache:
     def __len__(self) -> int:
         return len(self._by_key)
 
+    def count(self, prefix: str) -> int:
+        """How many objects there are under `prefix`."""
+        return self._content.count(prefix, prefix_end(prefix))
+
     def get(self, key: str) -> Cached | None:
         return self._by_key.get(key)
 

@@ -151,6 +151,10 @@ class SortedMap(Generic[V]):
         """Values with start <= key < end (None: to the last), in order. For reading at once: no chunk is marked."""
         return self._cut(start, end).values()
 
+    def count(self, start: str, end: str | None) -> int:
+        """How many entries there are with start <= key < end, without looking at them."""
+        return self._cut(start, end).length
+
     def snapshot(self, start: str, end: str | None) -> Snapshot[V]:
         """The same entries, to be read later, unchanged."""
         snapshot = self._cut(start, end)

@@ -1,8 +1,8 @@
 """Tables: what `kubectl get` shows, made by the server (meta.k8s.io/v1 Table).
 
 `columns` are the headings of a resource, `cells` one object's row. A kind has a list of columns, each with the function
-that takes its text from an object; kinds without one show their name and when they were made. Columns with priority 1 are shown with
-`-o wide`. The Table object around them is the API server's to make, custom resources' own columns too.
+that takes its text from an object; kinds without one show their name and when they were made. Columns with priority 1
+are shown with `-o wide`. The Table object around them is the API server's to make, custom resources' own columns too.
 """
 
 from typing import Any

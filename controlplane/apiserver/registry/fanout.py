@@ -12,10 +12,12 @@ It knows neither HTTP (a Sink does) nor what a watch's parameters mean (watching
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
 from typing import Protocol
 
 from controlplane.api import status
+from controlplane.apiserver.exposition import family
 from controlplane.apiserver.streams import Chunk, Sink
 from controlplane.store.broadcaster import Overflow
 from controlplane.store.cache import CacheEvent, WatchCache
@@ -24,6 +26,12 @@ from controlplane.store.interface import StoreError
 log = logging.getLogger(__name__)
 BOOKMARK_S = 60.0
 TOO_SLOW = status.expired("the watch fell too far behind")
+
+
+Sent = Callable[[int, int], None]
+"""Told how many events, of how many bytes together, were sent."""
+Subject = tuple[str, str, str]
+"""group, version and plural of what is watched"""
 
 
 class Encoder(Protocol):
@@ -57,8 +65,11 @@ class Member:
 class Group:
     """Made with its first member, gone with its last."""
 
-    def __init__(self, cache: WatchCache, prefix: str, encoder: Encoder, empty: Callable[[], None]) -> None:
+    def __init__(
+        self, cache: WatchCache, prefix: str, encoder: Encoder, empty: Callable[[], None], sent: Sent
+    ) -> None:
         self._cache = cache
+        self._sent = sent
         self.prefix = prefix
         self._encoder = encoder
         self._empty = empty
@@ -116,6 +127,7 @@ class Group:
         lines = self._encoder.events(events) if events else ()
         if lines:
             chunk = Chunk(lines[0] if len(lines) == 1 else b"".join(lines))
+            self._sent(len(lines) * len(self._members), len(chunk.data) * len(self._members))
             for member in tuple(self._members):
                 if not member.sink.write(chunk):
                     member.end(self._encoder.error(TOO_SLOW))
@@ -135,6 +147,8 @@ class Fanout:
     def __init__(self, cache: WatchCache) -> None:
         self._cache = cache
         self._groups: dict[Hashable, Group] = {}
+        self._subjects: dict[Hashable, Subject] = {}
+        self._totals: dict[Subject, list[int]] = {}
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -150,14 +164,49 @@ class Fanout:
             if group.prefix.startswith(prefix):
                 group.close()
 
-    def group(self, key: Hashable, prefix: str, make_encoder: Callable[[], Encoder]) -> Group:
+    def group(self, key: Hashable, prefix: str, make_encoder: Callable[[], Encoder], subject: Subject) -> Group:
         """The group with this key, made if there is none. `key` says everything that makes watches differ."""
         found = self._groups.get(key)
         if found is None or not found.alive:
-            made = Group(self._cache, prefix, make_encoder(), lambda: self._forget(key, made))
+            sent = partial(self.count, subject)
+            made = Group(self._cache, prefix, make_encoder(), lambda: self._forget(key, made), sent)
             found = self._groups[key] = made
+            self._subjects[key] = subject
         return found
 
     def _forget(self, key: Hashable, group: Group) -> None:
         if self._groups.get(key) is group:
-            del self._groups[key]
+            del self._groups[key], self._subjects[key]
+
+    def count(self, subject: Subject, events: int, size: int) -> None:
+        """Events that were sent to watchers, and their bytes."""
+        total = self._totals.get(subject)
+        if total is None:
+            total = self._totals[subject] = [0, 0]
+        total[0] += events
+        total[1] += size
+
+    def metrics(self) -> Iterator[str]:
+        """Prometheus text: watches that there are, and what was sent to them."""
+        watching: dict[Subject, int] = {}
+        for key, group in self._groups.items():
+            subject = self._subjects[key]
+            watching[subject] = watching.get(subject, 0) + len(group)
+        yield from family(
+            "apiserver_longrunning_requests", "gauge", "Watches that are open.",
+            (({"verb": "WATCH", **_labels(subject), "component": "apiserver"}, count)
+             for subject, count in sorted(watching.items())),
+        )  # fmt: skip
+        totals = sorted(self._totals.items())
+        yield from family(
+            "apiserver_watch_events_total", "counter", "Number of events sent in watch clients.",
+            ((_labels(subject), events) for subject, (events, _) in totals),
+        )  # fmt: skip
+        yield from family(
+            "apiserver_watch_events_bytes_total", "counter", "Bytes of events sent in watch clients.",
+            ((_labels(subject), size) for subject, (_, size) in totals),
+        )  # fmt: skip
+
+
+def _labels(subject: Subject) -> dict[str, str]:
+    return dict(zip(("group", "version", "resource"), subject, strict=True))

@@ -15,7 +15,7 @@ from controlplane.api.resources import Resource
 from controlplane.apiserver.http import Request, Response
 from controlplane.apiserver.registry import options as list_options
 from controlplane.apiserver.registry import views
-from controlplane.apiserver.registry.fanout import TOO_SLOW, Fanout, Member
+from controlplane.apiserver.registry.fanout import TOO_SLOW, Fanout, Member, Subject
 from controlplane.apiserver.registry.generic import Registry
 from controlplane.apiserver.registry.options import ListOptions
 from controlplane.apiserver.registry.selection import (
@@ -104,7 +104,7 @@ class _Watch:
         if custom is not None and custom.retired:
             return  # its definition changed meanwhile: the client watches again, and sees it as it is now
         member = Member(sink, self.options.bookmarks)
-        group = self.fanout.group(self._key(), self.prefix, lambda: encoder)
+        group = self.fanout.group(self._key(), self.prefix, lambda: encoder, self._subject())
         try:
             group.join(member)
             if lines := encoder.events(missed):
@@ -124,24 +124,32 @@ class _Watch:
     async def _send_state(self, sink: Sink, encoder: "_Encoder", state: list[Cached], after: int) -> None:
         loop = asyncio.get_running_loop()
         until = loop.time() + _SLICE_S
-        chunk: list[bytes] = []
+        lines: list[bytes] = []
         size = 0
         for cached in state:
             if self.chosen.matches(cached):
-                chunk.append(encoder.state(cached))
-                size += len(chunk[-1])
+                lines.append(encoder.state(cached))
+                size += len(lines[-1])
                 if size > _CHUNK:
-                    sink.write(Chunk(b"".join(chunk)))
-                    await sink.drain()
-                    chunk, size = [], 0
+                    await self._send(sink, lines)
+                    lines, size = [], 0
             if loop.time() > until:
                 await asyncio.sleep(0)
                 until = loop.time() + _SLICE_S
         if self.options.initial and self.options.bookmarks:
-            chunk.append(encoder.bookmark(after, end_of_state=True))
-        if chunk:
-            sink.write(Chunk(b"".join(chunk)))
-            await sink.drain()
+            lines.append(encoder.bookmark(after, end_of_state=True))
+        if lines:
+            await self._send(sink, lines)
+
+    async def _send(self, sink: Sink, lines: list[bytes]) -> None:
+        chunk = Chunk(b"".join(lines))
+        self.fanout.count(self._subject(), len(lines), len(chunk.data))
+        sink.write(chunk)
+        await sink.drain()
+
+    def _subject(self) -> Subject:
+        resource = self.view.resource
+        return resource.group, resource.version, resource.plural
 
 
 class _Encoder:

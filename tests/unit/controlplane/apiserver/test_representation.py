@@ -1,4 +1,4 @@
-"""Forms of answers, metrics, expiry of events."""
+"""Forms of answers, expiry of events."""
 
 import gzip
 import json
@@ -36,16 +36,6 @@ async def test_large_answers_are_compressed_for_who_asks(api: Any) -> None:
     assert small.stream is None
 
 
-async def test_metrics_count_what_exists_only(api: Any) -> None:
-    await api.ok("GET", CMS)
-    for i in range(3):
-        await api("GET", f"/apis/made.up/v1/strange{i}")
-    text = (await api.raw("GET", "/metrics")).body.decode()
-    assert 'verb="LIST",group="",version="v1",resource="configmaps",subresource="",code="200"} 1' in text
-    assert 'apiserver_request_duration_seconds_bucket{verb="LIST"' in text
-    assert "strange" not in text
-
-
 async def test_events_expire_unless_they_are_written_again(api: Any) -> None:
     path = "/api/v1/namespaces/default/events"
     about = {"kind": "Pod", "namespace": "default", "name": "p"}
@@ -60,3 +50,15 @@ async def test_events_expire_unless_they_are_written_again(api: Any) -> None:
     assert await expiry.sweep(3700) == 1
     left = await api.ok("GET", path)
     assert [item["metadata"]["name"] for item in left["items"]] == ["kept"]
+
+
+async def test_people_get_it_indented(api: Any) -> None:
+    await api.ok("POST", CMS, {"metadata": {"name": "a"}})
+    for agent in ("curl/7.88.1", "Wget/1.21", "Mozilla/5.0 (X11)"):
+        assert b'\n  "kind"' in (await api.raw("GET", f"{CMS}/a", headers={"User-Agent": agent})).body
+    plain = await api.raw("GET", f"{CMS}/a?pretty=false", headers={"User-Agent": "curl/7.88.1"})
+    assert b"\n" not in plain.body
+    asked = await api.raw("GET", f"{CMS}/a", headers={"Accept": "application/json;pretty=1"})
+    assert b'\n  "kind"' in asked.body
+    many = await api.raw("GET", CMS, headers={"Accept": "application/yaml", "User-Agent": "curl/7.88.1"})
+    assert yaml.safe_load(many.body)["items"][0]["metadata"]["name"] == "a"
