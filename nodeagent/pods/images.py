@@ -1,7 +1,8 @@
 """Getting the image of a container by its pull policy, with back-off and credentials.
 
-One pull of a reference at a time: pods that need the same image wait for the same pull. A failed pull is not tried
-again before its back-off (10 s … 5 min) has passed; asking earlier fails at once with ImagePullBackOff.
+One pull of a reference at a time: pods that need the same image with the same credentials wait for the same pull. A
+failed pull is not tried again before its back-off (10 s … 5 min) has passed; asking earlier fails at once with
+ImagePullBackOff.
 Policies and messages: kubelet's pkg/kubelet/images/image_manager.go.
 """
 
@@ -9,26 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from controlplane import clock
+from nodeagent.images import credentials, references
 from nodeagent.pods.backoff import Backoff
 from nodeagent.pods.model import Object
-from nodeagent.pods.objects import Objects, registry_credentials
+from nodeagent.pods.objects import Objects
 from nodeagent.runtime.interface import Image, ImageService, RegistryAuth, RuntimeFailure
 
 log = logging.getLogger(__name__)
 
 Tell = Callable[[Object, str, str, str], None]
 """`tell(pod, type, reason, message)`: record an event."""
-
-_REFERENCE = re.compile(
-    r"(?:[a-zA-Z0-9][a-zA-Z0-9.-]*(?::\d+)?/)?"  # registry
-    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"  # path
-    r"(?::[\w][\w.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9]*:[0-9a-fA-F]{32,})?",
-    re.ASCII,
-)
 
 
 class ImageNotReady(RuntimeFailure):
@@ -40,23 +34,12 @@ class ImageNotReady(RuntimeFailure):
 
 
 def pull_policy(container: Object) -> str:
-    """The container's imagePullPolicy, or its default: Always for `latest` or no tag, else IfNotPresent."""
+    """The container's imagePullPolicy, or its default: Always for `latest` or no tag, else IfNotPresent. Raises
+    InvalidName."""
     policy = container.get("imagePullPolicy")
     if policy:
         return str(policy)
-    name = str(container.get("image", "")).rpartition("/")[2]
-    if "@" in name:
-        return "IfNotPresent"
-    tag = name.partition(":")[2]
-    return "Always" if tag in ("", "latest") else "IfNotPresent"
-
-
-def registry_of(reference: str) -> str:
-    """The host that a reference is pulled from; docker.io when it names none."""
-    head, slash, _ = reference.partition("/")
-    if slash and ("." in head or ":" in head or head == "localhost"):
-        return head
-    return "docker.io"
+    return "Always" if references.parse(str(container.get("image", ""))).tag == "latest" else "IfNotPresent"
 
 
 class Images:
@@ -66,9 +49,9 @@ class Images:
         self.service = service
         self._objects = objects
         self._tell = tell
-        self._pulling: dict[str, asyncio.Task[Image]] = {}
+        self._pulling: dict[tuple[str, tuple[RegistryAuth, ...]], asyncio.Task[tuple[Image, float]]] = {}
         self._backoff = Backoff()
-        self._failed_at: dict[str, float] = {}
+        self._failures: dict[str, tuple[float, str]] = {}  # when, and why
         self._slots = asyncio.Semaphore(max_parallel)
         self.names: dict[str, str] = {}  # image id -> what users see as imageID
         self.changed: Callable[[], None] = lambda: None  # called after a pull: the node's list of images is stale
@@ -77,12 +60,14 @@ class Images:
         """The image of `container`, pulled if its policy says so. Raises ImageNotReady."""
         reference = container.get("image", "")
         now = clock.wall_time()
-        if not _REFERENCE.fullmatch(reference) and not reference.startswith("sha256:"):
-            message = f'Failed to apply default image tag "{reference}": couldn\'t parse image name "{reference}": '
-            message += "invalid reference format"
+        try:
+            policy = pull_policy(container)
+            if not references.image_id(reference):
+                references.parse(reference)
+        except references.InvalidName as error:
+            message = f'Failed to apply default image tag "{reference}": {error}'
             self._tell(pod, "Warning", "InspectFailed", message)
-            raise ImageNotReady(message, "InvalidImageName", now + 60)
-        policy = pull_policy(container)
+            raise ImageNotReady(message, "InvalidImageName", now + 60) from error
         present = await self.service.status(reference)
         if present is not None and policy != "Always":
             self.remember(present)
@@ -92,73 +77,88 @@ class Images:
             message = f'Container image "{reference}" is not present with pull policy of Never'
             self._tell(pod, "Warning", "ErrImageNeverPull", message)
             raise ImageNotReady(message, "ErrImageNeverPull", now + 10)
-        until = (
-            self._backoff.until(reference, self._failed_at.get(reference, 0.0)) if reference in self._failed_at else 0
-        )
+        failed_at, why = self._failures.get(reference, (0.0, ""))
+        until = self._backoff.until(reference, failed_at) if failed_at else 0.0
         if until > now:
             message = f'Back-off pulling image "{reference}"'
             self._tell(pod, "Normal", "BackOff", message)
-            raise ImageNotReady(message, "ImagePullBackOff", until)
+            self._tell(pod, "Warning", "Failed", "Error: ImagePullBackOff")
+            raise ImageNotReady(f"{message}: {why}", "ImagePullBackOff", until)
         return await self._pull(pod, reference, since)
 
     def remember(self, image: Image) -> None:
         self.names[image.id] = image.digests[0] if image.digests else image.id
 
     async def _pull(self, pod: Object, reference: str, since: float) -> Image:
-        task = self._pulling.get(reference)
+        key = reference, tuple(await self._credentials(pod, reference, since))
+        task = self._pulling.get(key)
         if task is None:
-            auth = await self._credentials(pod, reference, since)
-            task = asyncio.get_running_loop().create_task(self._pull_now(reference, auth))
-            self._pulling[reference] = task
-            task.add_done_callback(lambda _: self._pulling.pop(reference, None))
+            task = asyncio.get_running_loop().create_task(self._pull_now(*key))
+            self._pulling[key] = task
+            task.add_done_callback(lambda _: self._pulling.pop(key, None))
         self._tell(pod, "Normal", "Pulling", f'Pulling image "{reference}"')
         began = asyncio.get_running_loop().time()
         try:
-            image = await asyncio.shield(task)
+            image, seconds = await asyncio.shield(task)
         except RuntimeFailure as failure:
             now = clock.wall_time()
-            message = f'Failed to pull image "{reference}": {failure}'
-            self._tell(pod, "Warning", "Failed", message)
+            self._tell(pod, "Warning", "Failed", f'Failed to pull image "{reference}": {failure}')
             self._tell(pod, "Warning", "Failed", f"Error: {failure.reason}")
             # Look again in a moment: the back-off then shows as ImagePullBackOff, as users know it.
-            raise ImageNotReady(message, failure.reason, now + 2) from failure
-        took = asyncio.get_running_loop().time() - began
-        text = f'Successfully pulled image "{reference}" in {took:.3g}s. Image size: {image.size_bytes} bytes.'
-        self._tell(pod, "Normal", "Pulled", text)
+            raise ImageNotReady(_explained(reference, failure), failure.reason, now + 2) from failure
+        waited = asyncio.get_running_loop().time() - began
+        text = f'Successfully pulled image "{reference}" in {_duration(seconds)} ({_duration(waited)} including '
+        self._tell(pod, "Normal", "Pulled", f"{text}waiting). Image size: {image.size_bytes} bytes.")
         return image
 
-    async def _pull_now(self, reference: str, auth: Sequence[RegistryAuth]) -> Image:
+    async def _pull_now(self, reference: str, auth: tuple[RegistryAuth, ...]) -> tuple[Image, float]:
+        """The image, and how many seconds its pull took without waiting for others."""
         async with self._slots:
             log.info("pull image=%s", reference)
+            began = asyncio.get_running_loop().time()
             try:
                 image = await self.service.pull(reference, auth)
             except RuntimeFailure as failure:
                 now = clock.wall_time()
                 self._backoff.next(reference, now, now)
-                self._failed_at[reference] = now
+                self._failures[reference] = now, f"{failure.reason}: {_explained(reference, failure)}"
                 log.info("pull_failed image=%s error=%s", reference, failure)
                 raise
             self._backoff.reset(reference)
-            self._failed_at.pop(reference, None)
+            self._failures.pop(reference, None)
             log.info("pulled image=%s id=%s bytes=%d", reference, image.id, image.size_bytes)
             self.remember(image)
             self.changed()
-            return image
+            return image, asyncio.get_running_loop().time() - began
 
     async def _credentials(self, pod: Object, reference: str, since: float) -> list[RegistryAuth]:
-        """Those of the pod's imagePullSecrets that are for the image's registry. A missing secret is no error."""
-        result: list[RegistryAuth] = []
-        host = registry_of(reference)
-        hosts = {host, "index.docker.io"} if host == "docker.io" else {host}
+        """Those of the pod's imagePullSecrets that are for the image. A missing or unreadable secret is no error: the
+        image may be public."""
+        keyring: list[tuple[str, RegistryAuth]] = []
         for entry in pod["spec"].get("imagePullSecrets") or ():
             name = entry.get("name", "")
             secret = await self._objects.secret(pod["metadata"].get("namespace", ""), name, since) if name else None
             if secret is None:
                 continue
             try:
-                known = registry_credentials(secret)
+                keyring += credentials.of_secret(secret.get("data") or {})
             except ValueError as error:
-                log.warning("pull_secret_unreadable secret=%s error=%s", name, type(error).__name__)
-                continue
-            result += [RegistryAuth(*known[h]) for h in known if h in hosts]
-        return result
+                log.warning("pull_secret_unreadable secret=%s error=%s", name, error)
+        found = credentials.lookup(keyring, references.parse(reference)) if keyring else []
+        return list(dict.fromkeys(found))
+
+
+def _explained(reference: str, failure: RuntimeFailure) -> str:
+    """What a waiting container's message says of a failed pull (kubelet's evalCRIPullErr)."""
+    if failure.reason == "RegistryUnavailable":
+        return f"image pull failed for {reference} because the registry is unavailable: {failure}"
+    return str(failure)
+
+
+def _duration(seconds: float) -> str:
+    """As Go prints a duration that was truncated to milliseconds: 85ms, 1.234s, 2m3s."""
+    if seconds < 1:
+        return f"{int(seconds * 1000)}ms"
+    minutes, rest = divmod(round(seconds, 3), 60)
+    text = f"{rest:.3f}".rstrip("0").rstrip(".") + "s"
+    return f"{int(minutes)}m{text}" if minutes else text

@@ -11,7 +11,6 @@ Tokens are bound to their pod: one TokenRequest a pod and volume, kept until 80 
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol
@@ -126,24 +125,3 @@ async def _or_none(request: Awaitable[Object]) -> Object | None:
         if error.code == 404:
             return None
         raise
-
-
-def registry_credentials(secret: Object) -> dict[str, tuple[str, str, str]]:
-    """registry host -> (username, password, identity token), from a dockerconfigjson or dockercfg Secret."""
-    import json
-
-    data = secret.get("data") or {}
-    if ".dockerconfigjson" in data:
-        entries = json.loads(base64.b64decode(data[".dockerconfigjson"])).get("auths") or {}
-    elif ".dockercfg" in data:
-        entries = json.loads(base64.b64decode(data[".dockercfg"]))
-    else:
-        return {}
-    result: dict[str, tuple[str, str, str]] = {}
-    for registry, entry in entries.items():
-        user, password = entry.get("username", ""), entry.get("password", "")
-        if entry.get("auth") and not user:
-            user, _, password = base64.b64decode(entry["auth"]).decode().partition(":")
-        host = registry.removeprefix("https://").removeprefix("http://").partition("/")[0]
-        result[host] = (user, password, entry.get("identitytoken", ""))
-    return result

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 from typing import Any
 
 from controlplane import clock
 from controlplane.client.fake import FakeAPI
-from nodeagent.pods.objects import ROOT_CA, Objects, registry_credentials
+from nodeagent.pods.objects import ROOT_CA, Objects
 
 POD = {"metadata": {"name": "p", "namespace": "ns", "uid": "u"}, "spec": {"serviceAccountName": "sa"}}
 
@@ -68,10 +66,3 @@ async def test_a_token_is_bound_and_renewed_before_four_fifths_of_its_life() -> 
     assert 0.69 * 3600 < token.refresh_at - clock.wall_time() <= 0.8 * 3600
     forever = await Objects(Issuer(10 * 365 * 86400)).token(POD, "", 3600)
     assert forever.refresh_at - clock.wall_time() <= 24 * 3600
-
-
-def test_registry_credentials() -> None:
-    auth = base64.b64encode(b"me:geheim").decode()
-    document = {"auths": {"https://r.io/v1/": {"auth": auth}, "other": {"username": "u", "password": "p"}}}
-    secret = {"data": {".dockerconfigjson": base64.b64encode(json.dumps(document).encode()).decode()}}
-    assert registry_credentials(secret) == {"r.io": ("me", "geheim", ""), "other": ("u", "p", "")}
