@@ -69,7 +69,7 @@ def test_forms_of_a_login() -> None:
     [
         {".dockerconfigjson": "%%%"},
         {".dockerconfigjson": base64.b64encode(b"{").decode()},
-        {".dockerconfigjson": base64.b64encode(b'{"auths": []}').decode()},
+        {".dockerconfigjson": base64.b64encode(b'{"auths": [1]}').decode()},
         {".dockercfg": base64.b64encode(b'{"r.io": "x"}').decode()},
         secret({"r.io": {"auth": "not base64!"}}),
     ],
