@@ -10,10 +10,15 @@ Server-side apply is another thing (apply.py).
 import re
 from typing import Any, NamedTuple
 
+import msgspec
+
 from controlplane.api.definitions import Definitions, Schema, ref_name
 from controlplane.api.status import StatusError, bad_request
 
 Object = dict[str, Any]
+_MAX_OPERATIONS = 10_000
+_MAX_COPIED_BYTES = 3 << 20
+_MISSING = object()
 
 
 def _rejected(detail: str) -> StatusError:
@@ -27,12 +32,25 @@ def _rejected(detail: str) -> StatusError:
 def json_patch(doc: Any, ops: Any) -> Any:
     """`doc` after the operations of a JSON patch, in order.
 
-    Raises StatusError: 400 for something that is no JSON patch, 422 for an operation that does not apply.
+    Raises StatusError: 400 for something that is no JSON patch, 413 for one with too many operations, 422 for an
+    operation that does not apply.
     """
     if not isinstance(ops, list):
         raise bad_request("error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch")
+    if len(ops) > _MAX_OPERATIONS:
+        message = f"The allowed maximum operations in a JSON patch is {_MAX_OPERATIONS}, got {len(ops)}"
+        raise StatusError(413, "RequestEntityTooLarge", f"Request entity is too large: {message}")
+    copied = 0
     try:
         for op in ops:
+            if isinstance(op, dict) and op.get("op") == "copy":
+                # A copy costs nothing here, but copies of copies would be gigabytes when they are written out.
+                copied += len(msgspec.json.encode(_source(doc, op)))
+                if copied > _MAX_COPIED_BYTES:
+                    raise _rejected(
+                        f"Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding "
+                        f"the limit {_MAX_COPIED_BYTES}"
+                    )
             doc = _json_operation(doc, op)
     except RecursionError:
         raise bad_request("error decoding patch: nested too deeply") from None
@@ -54,20 +72,25 @@ def _json_operation(doc: Any, op: Any) -> Any:
         _look(doc, path, "replace operation does not apply")
         return _replace(doc, path, op["value"])
     if kind == "test":
-        if not _same(_look(doc, path, "test operation does not apply"), op["value"]):
+        there = _look(doc, path, "test operation does not apply", None if op["value"] is None else _MISSING)
+        if not _same(there, op["value"]):
             raise _rejected(f"testing path {op['path']} failed: value differs")
         return doc
     if kind in ("move", "copy"):
-        if not isinstance(op.get("from"), str):
-            raise bad_request(f"error decoding patch: {kind} operation needs from")
-        source = _pointer(op["from"])
-        value = _look(doc, source, f"{kind} operation does not apply")
+        source, value = _pointer(op["from"]), _source(doc, op)
         if kind == "copy":
             return _add(doc, path, value)
         if path[: len(source)] == source and path != source:
             raise _rejected(f"move operation does not apply: cannot move {op['from']} into itself")
         return _add(_remove(doc, source), path, value)
     raise bad_request(f"error decoding patch: Unexpected kind: {kind}")
+
+
+def _source(doc: Any, op: Object) -> Any:
+    """What a move or copy takes."""
+    if not isinstance(op.get("from"), str):
+        raise bad_request(f"error decoding patch: {op['op']} operation needs from")
+    return _look(doc, _pointer(op["from"]), f"{op['op']} operation does not apply")
 
 
 def _pointer(text: str) -> list[str]:
@@ -87,18 +110,24 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _index(items: list[Any], part: str, end: int) -> int:
+def _index(part: str, end: int) -> int:
+    """A place in a list, at most `end`. Negative ones count from behind, as Kubernetes lets them."""
+    if re.fullmatch(r"-[1-9][0-9]*", part) and -int(part) <= end + 1:
+        return end + 1 + int(part)
     if not re.fullmatch(r"0|[1-9][0-9]*", part) or int(part) > end:
         raise _rejected(f"unable to access invalid index: {part}")
     return int(part)
 
 
-def _look(doc: Any, path: list[str], complaint: str) -> Any:
-    for part in path:
+def _look(doc: Any, path: list[str], complaint: str, otherwise: Any = _MISSING) -> Any:
+    """The value at `path`; for a field that is not there `otherwise`, or an error."""
+    for at, part in enumerate(path):
         if isinstance(doc, dict) and part in doc:
             doc = doc[part]
         elif isinstance(doc, list):
-            doc = doc[_index(doc, part, len(doc) - 1)]
+            doc = doc[_index(part, len(doc) - 1)]
+        elif isinstance(doc, dict) and otherwise is not _MISSING and at == len(path) - 1:
+            return otherwise
         else:
             raise _rejected(f"{complaint}: doc is missing path: /{'/'.join(path)}: missing value")
     return doc
@@ -111,7 +140,7 @@ def _replace(doc: Any, path: list[str], value: Any) -> Any:
     if isinstance(doc, dict):
         return doc | {path[0]: _replace(doc[path[0]], path[1:], value)}
     copy = list(doc)
-    at = int(path[0])
+    at = _index(path[0], len(doc) - 1)
     copy[at] = _replace(doc[at], path[1:], value)
     return copy
 
@@ -124,7 +153,7 @@ def _add(doc: Any, path: list[str], value: Any) -> Any:
     if isinstance(parent, dict):
         return _replace(doc, path[:-1], parent | {last: value})
     if isinstance(parent, list):
-        at = len(parent) if last == "-" else _index(parent, last, len(parent))
+        at = len(parent) if last == "-" else _index(last, len(parent))
         return _replace(doc, path[:-1], [*parent[:at], value, *parent[at:]])
     raise _rejected(f"add operation does not apply: doc is missing path: /{'/'.join(path)}: missing value")
 
@@ -136,7 +165,7 @@ def _remove(doc: Any, path: list[str]) -> Any:
     parent = _look(doc, path[:-1], "remove operation does not apply")
     if isinstance(parent, dict):
         return _replace(doc, path[:-1], {key: value for key, value in parent.items() if key != path[-1]})
-    at = int(path[-1])
+    at = _index(path[-1], len(parent) - 1)
     return _replace(doc, path[:-1], parent[:at] + parent[at + 1 :])
 
 

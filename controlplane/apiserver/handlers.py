@@ -163,8 +163,10 @@ class Handlers:
         warned: list[str] = []
 
         async def change(old: Object | None) -> Object:
-            result = patches.own(registry.ownership.applied(resource, old, config, manager, subresource, force=force))
-            checked, warned[:] = decode_checked(resource, result, mode, definitions=registry.definitions)
+            result = registry.ownership.applied(resource, old, config, manager, subresource, force=force)
+            entries = result["metadata"].pop("managedFields")
+            checked, warned[:] = decode_checked(resource, patches.own(result), mode, definitions=registry.definitions)
+            checked["metadata"]["managedFields"] = entries
             return checked
 
         if not subresource and registry.cache.get(registry.key(resource, info.namespace, info.name)) is None:

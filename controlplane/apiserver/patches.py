@@ -46,6 +46,10 @@ def apply(kind: str, content: Any, obj: Object, resource: Resource, schema: str,
         raise status.bad_request("the patch leaves no object")
     if result.get("kind") != obj.get("kind") or result.get("apiVersion") != obj.get("apiVersion"):
         raise status.bad_request(f"the patch changes the kind or apiVersion of {resource.group_resource}")
+    metadata, entries = result["metadata"], obj["metadata"].get("managedFields")
+    if entries is not None and metadata.get("managedFields") is entries:
+        # Owners that the patch does not name need no copy and no check: the registry has them from the old object.
+        result = {**result, "metadata": {key: value for key, value in metadata.items() if key != "managedFields"}}
     return own(result)
 
 

@@ -20,7 +20,7 @@ from controlplane.api.apply import fieldset
 from controlplane.api.apply.compile import Root
 from controlplane.api.apply.fieldset import BadFieldSet, FieldSet, difference, intersection, union
 from controlplane.api.apply.merge import applied, merged, removed, with_parents
-from controlplane.api.status import StatusError, bad_request
+from controlplane.api.status import Cause, StatusError, apply_conflict, bad_request
 
 Object = dict[str, Any]
 Entry = dict[str, Any]
@@ -382,11 +382,8 @@ def _conflict(conflicts: list[tuple[Entry, FieldSet]]) -> StatusError:
             lines.append(f"conflicts with {manager}:")
             lines += [f"- {path}" for of, path in found if of == manager]
         message = f"Apply failed with {len(found)} conflicts: " + "\n".join(lines)
-    causes = [
-        {"reason": "FieldManagerConflict", "message": f"conflict with {manager}", "field": path}
-        for manager, path in found
-    ]
-    return StatusError(409, "Conflict", message, {"causes": causes})
+    causes = [Cause("FieldManagerConflict", path, f"conflict with {manager}") for manager, path in found]
+    return apply_conflict(message, causes)
 
 
 def _manager_text(entry: Entry) -> str:

@@ -39,6 +39,10 @@ def strategic(doc: dict[str, Any], change: dict[str, Any], schema: str = POD) ->
         ({"a": {"b": 1}}, {"op": "copy", "from": "/a", "path": "/c"}, {"a": {"b": 1}, "c": {"b": 1}}),
         ({"a": [1, {"b": 1.0}]}, {"op": "test", "path": "/a", "value": [1, {"b": 1}]}, {"a": [1, {"b": 1.0}]}),
         ({"a": 1}, {"op": "replace", "path": "", "value": {"b": 1}}, {"b": 1}),
+        ({"a": 1}, {"op": "test", "path": "/b", "value": None}, {"a": 1}),
+        ({"a": [1, 2]}, {"op": "remove", "path": "/a/-1"}, {"a": [1]}),
+        ({"a": [1, 2]}, {"op": "add", "path": "/a/-1", "value": 3}, {"a": [1, 2, 3]}),
+        ({"a": [1, 2]}, {"op": "replace", "path": "/a/-2", "value": 3}, {"a": [3, 2]}),
     ],
 )
 def test_json_patch(doc: Any, op: Any, result: Any) -> None:
@@ -56,6 +60,8 @@ def test_json_patch(doc: Any, op: Any, result: Any) -> None:
         ({"op": "add", "path": "/list/9", "value": 1}, 422),
         ({"op": "add", "path": "/list/01", "value": 1}, 422),
         ({"op": "remove", "path": "/list/-"}, 422),
+        ({"op": "remove", "path": "/list/-2"}, 422),
+        ({"op": "test", "path": "/map/a/b", "value": None}, 422),
         ({"op": "test", "path": "/list", "value": [True]}, 422),
         ({"op": "move", "from": "/map", "path": "/map/x"}, 422),
         ({"op": "add", "path": "/scalar/x", "value": 1}, 422),
@@ -70,6 +76,18 @@ def test_json_patch_errors(op: Any, code: int) -> None:
     with pytest.raises(StatusError) as raised:
         patch.json_patch({"list": [1], "map": {}, "scalar": 1}, [op])
     assert raised.value.code == code
+
+
+def test_json_patches_have_bounds() -> None:
+    add = {"op": "add", "path": "/a", "value": 1}
+    with pytest.raises(StatusError) as raised:
+        patch.json_patch({}, [add] * 10_001)
+    assert raised.value.code == 413
+    double = [{"op": "copy", "from": "/a", "path": "/a/x"}, {"op": "copy", "from": "/a", "path": "/a/y"}]
+    with pytest.raises(StatusError) as raised:
+        patch.json_patch({"a": {"b": "x" * 100}}, double * 40)
+    assert raised.value.code == 422
+    assert "accumulated size increase of copy" in raised.value.message
 
 
 VALUES = st.recursive(
@@ -242,3 +260,74 @@ def test_nesting_has_an_end() -> None:
     ):
         with contextlib.suppress(StatusError):
             act()
+
+
+# --- random operations, and laws
+
+
+_POINTERS = st.lists(st.sampled_from(["a", "b", "0", "1", "-", "c~0d", "e~1f"]), max_size=3).map(
+    lambda parts: "".join(f"/{part}" for part in parts)
+)
+_OPERATIONS = st.one_of(
+    st.builds(
+        lambda op, path, value: {"op": op, "path": path, "value": value},
+        st.sampled_from(["add", "replace", "test"]), _POINTERS, VALUES,
+    ),
+    st.builds(lambda path: {"op": "remove", "path": path}, _POINTERS.filter(bool)),
+    st.builds(
+        lambda op, path, source: {"op": op, "path": path, "from": source},
+        st.sampled_from(["move", "copy"]), _POINTERS, _POINTERS.filter(bool),
+    ),
+)  # fmt: skip
+
+
+@given(
+    st.dictionaries(st.sampled_from(["a", "b", "c~d", "e/f"]), VALUES, max_size=4), st.lists(_OPERATIONS, max_size=4)
+)
+def test_any_json_patch_does_what_another_library_does(doc: Any, ops: list[Any]) -> None:
+    before = copy.deepcopy(doc)
+    try:
+        wanted: Any = jsonpatch.JsonPatch(ops).apply(copy.deepcopy(doc))
+    except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError, KeyError, IndexError):
+        wanted = StatusError
+    try:
+        found = patch.json_patch(doc, ops)
+    except StatusError:
+        found = StatusError
+    assert doc == before
+    if wanted is not StatusError:
+        assert found == wanted
+
+
+@given(VALUES, VALUES)
+def test_a_merge_patch_applied_twice_is_a_merge_patch_applied_once(one: Any, change: Any) -> None:
+    once = patch.merge_patch({"root": one}, {"root": change})
+    assert patch.merge_patch(once, {"root": change}) == once
+
+
+_ITEMS = st.lists(st.sampled_from("abcd"), unique=True, max_size=4).flatmap(
+    lambda names: st.tuples(*(st.builds(lambda i, n=n: {"name": n, "image": i}, st.sampled_from("xy")) for n in names))
+)
+
+
+@given(_ITEMS, _ITEMS, st.sets(st.sampled_from("abcd")))
+def test_a_strategic_patch_is_idempotent_and_says_the_last_word(old: Any, new: Any, gone: set[str]) -> None:
+    deleted = [{"name": name, "$patch": "delete"} for name in sorted(gone) if name not in {n["name"] for n in new}]
+    change = containers(*new, *deleted)
+    once = strategic(containers(*old), change)
+    assert strategic(once, change) == once
+    found = {item["name"]: item for item in once["spec"]["containers"]}
+    wanted = {n["name"]: n for n in old if n["name"] not in gone} | {n["name"]: n for n in new}
+    assert found == wanted
+
+
+@given(_ITEMS, st.permutations(["a", "b", "c", "d"]))
+def test_patches_of_different_items_commute(old: Any, names: list[str]) -> None:
+    doc = containers(*old)
+    one = containers({"name": names[0], "image": "1"})
+    other = containers({"name": names[1], "image": "2"})
+
+    def as_map(result: Any) -> Any:
+        return {item["name"]: item for item in result["spec"]["containers"]}
+
+    assert as_map(strategic(strategic(doc, one), other)) == as_map(strategic(strategic(doc, other), one))
