@@ -1,6 +1,7 @@
 """From a verb on a resource to the registry: one small method a verb, one line a special subresource."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from controlplane.api import convert, status
@@ -8,13 +9,14 @@ from controlplane.api.resources import Resource, ResourceTable, Subresource
 from controlplane.api.validate import check_body, decode_checked
 from controlplane.apiserver import patches, reviews
 from controlplane.apiserver.authn import Authenticator
-from controlplane.apiserver.authz.authorizer import Authorizer
+from controlplane.apiserver.authz.authorizer import Authorizer, refusal
 from controlplane.apiserver.http import Request, Response
 from controlplane.apiserver.node_proxy import NodeProxy
 from controlplane.apiserver.registry import listing, pods, scale, views, watching
 from controlplane.apiserver.registry.codec import decode_body, object_in, to_json
+from controlplane.apiserver.registry.deletion import DeleteOptions
 from controlplane.apiserver.registry.fanout import Fanout
-from controlplane.apiserver.registry.generic import Attributes, DeleteOptions, Registry, field_validation, is_dry_run
+from controlplane.apiserver.registry.generic import Attributes, Registry, field_validation, is_dry_run
 from controlplane.apiserver.registry.ownership import check_patch_options, field_manager
 from controlplane.apiserver.registry.selection import selection
 from controlplane.apiserver.requestinfo import RequestInfo
@@ -89,7 +91,9 @@ class Handlers:
         if resource.kind == "Binding":
             binding = self.registry.decode(request, resource)
             name = binding["metadata"].get("name", "")
-            answer = await pods.bind(self.registry, self._pods(), info.namespace, name, binding, request.user)
+            answer = await pods.bind(
+                self.registry, self._pods(), info.namespace, name, binding, request.user, dry_run=is_dry_run(request)
+            )
             return Response(201, to_json(answer))
         view = views.of(request, resource)
         obj = self.registry.decode(request, resource)
@@ -108,22 +112,44 @@ class Handlers:
         dry_run = is_dry_run(request)
         manager = field_manager(request, "UpdateOptions")
         strategy = self.registry.strategy(resource)
+        if not obj["metadata"].get("name"):
+            raise status.bad_request(
+                f"the name of the object ({info.name} based on URL) was undeterminable: name must be provided"
+            )
         key = self.registry.key(resource, info.namespace, info.name)
-        if strategy.allow_create_on_update and not subresource and self.registry.cache.get(key) is None:
-            obj["metadata"].setdefault("name", info.name)
+        if self.registry.cache.get(key) is None:
+            if not strategy.allow_create_on_update or subresource:
+                raise status.not_found(resource.group_resource, info.name)
+            if obj["metadata"]["name"] != info.name:
+                given = obj["metadata"]["name"]
+                raise status.bad_request(
+                    f"the name of the object ({given}) does not match the name on the URL ({info.name})"
+                )
+            self._check_may_create(request, info)
             made = await self.registry.create(
                 resource, obj, info.namespace, request.user, manager=manager, dry_run=dry_run
             )
             return _answer(view, made, 201)
 
-        async def replace(_: Object) -> Object:
+        if not strategy.allow_unconditional_update and not obj["metadata"].get("resourceVersion"):
+            text = "Invalid value: 0x0: must be specified for an update"
+            cause = status.Cause("FieldValueInvalid", "metadata.resourceVersion", text)
+            raise status.invalid(resource.group, resource.kind, info.name, [cause])
+
+        async def put(_: Object) -> Object:
             return obj
 
         cached = await self.registry.update(
-            resource, info.namespace, info.name, request.user, replace,
+            resource, info.namespace, info.name, request.user, put,
             subresource=subresource, manager=manager, dry_run=dry_run,
         )  # fmt: skip
         return _answer(view, cached)
+
+    def _check_may_create(self, request: Request, info: RequestInfo) -> None:
+        """Raises StatusError 403 if somebody makes an object by a PUT or an apply who may only change what is there."""
+        wanted = replace(info, verb="create")
+        if not self._authz.allows(request.user, wanted):
+            raise refusal(request.user, wanted)
 
     async def _patch(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
         return await self._patched(request, info, resource, "")
@@ -142,7 +168,10 @@ class Handlers:
 
         async def change(old: Object) -> Object:
             result = patches.apply(kind, content, old, resource, resource.schema, definitions)
-            checked, warned[:] = decode_checked(resource, result, mode, definitions=definitions)
+            try:
+                checked, warned[:] = decode_checked(resource, result, mode, definitions=definitions)
+            except status.StatusError as error:
+                raise patches.unfit(kind, content, result, error) from None
             return checked
 
         cached = await self.registry.update(
@@ -170,6 +199,11 @@ class Handlers:
             return checked
 
         if not subresource and registry.cache.get(registry.key(resource, info.namespace, info.name)) is None:
+            self._check_may_create(request, info)
+            uid = (config.get("metadata") or {}).get("uid")
+            if uid:
+                text = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                raise status.conflict(resource.group_resource, info.name, text)
             made = await registry.create(
                 resource, patches.named(await change(None), info.name), info.namespace, user, manager=None,
                 dry_run=dry_run,
@@ -233,9 +267,13 @@ class Handlers:
             body = self._body(request, sub)
             registry, user = self.registry, request.user
             if sub.name == "binding":
-                answer = await pods.bind(registry, resource, info.namespace, info.name, body, user)
+                answer = await pods.bind(
+                    registry, resource, info.namespace, info.name, body, user, dry_run=is_dry_run(request)
+                )
             elif sub.name == "eviction":
-                answer = await pods.evict(registry, resource, info.namespace, info.name, body, user)
+                answer = await pods.evict(
+                    registry, resource, info.namespace, info.name, body, user, dry_run=is_dry_run(request)
+                )
             elif sub.name == "token":
                 await registry.admit(Attributes(
                     "CREATE", resource, "token", info.namespace, info.name, user, body, None, False

@@ -53,6 +53,14 @@ def apply(kind: str, content: Any, obj: Object, resource: Resource, schema: str,
     return own(result)
 
 
+def unfit(kind: str, content: Any, result: Object, error: status.StatusError) -> status.StatusError:
+    """The error that a patch gets whose result is no object of its kind: the patch is at fault, not the request."""
+    if error.code != 400:
+        return error
+    shown = msgspec.json.encode(content if kind == "strategic" else result).decode()
+    return status.invalid("", "", "", [status.invalid_value("patch", shown, error.message)])
+
+
 def own(obj: Object) -> Object:
     """An object of our own: what follows changes it in place, and a patch's result shares parts with the stored one."""
     copy: Object = msgspec.json.decode(msgspec.json.encode(obj))

@@ -59,13 +59,22 @@ def of_definition(name: str, definitions: Definitions, subresource: str = "", *,
 def of_structural(schema: Schema, subresource: str = "", *, has_status: bool = False) -> Root:
     """The root of a custom resource's version, from its schema (openAPIV3Schema). The caller keeps it."""
     properties = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, **schema.get("properties", {})}
-    whole = _type({**schema, "properties": {**properties, "metadata": {"$ref": "#/$defs/" + OBJECT_META}}}, None, {})
+    properties["metadata"] = {"$ref": "#/$defs/" + OBJECT_META}
+    whole = _type({**schema, "properties": properties}, None, {})
     assert isinstance(whole, Struct)
-    return root(whole, subresource, has_status=has_status)
+    # Unlike a built-in kind's, a custom object's metadata does not change through /status.
+    return root(whole, subresource, has_status=has_status, status_writes=("status",))
 
 
-def root(whole: Struct, subresource: str, *, has_status: bool) -> Root:
+def root(
+    whole: Struct, subresource: str, *, has_status: bool, status_writes: tuple[str, ...] = ("metadata", "status")
+) -> Root:
     """`whole` seen from the object itself (subresource "") or from a subresource."""
+    hidden: tuple[str, ...] = ()
+    if subresource == "status":
+        hidden = tuple(name for name in whole.entries if name not in status_writes)
+    elif not subresource and has_status:
+        hidden = ("status",)
 
     def owned() -> dict[str, Type]:
         fields = {name: entry[1] for name, entry in whole.entries.items()}
@@ -75,14 +84,10 @@ def root(whole: Struct, subresource: str, *, has_status: bool) -> Root:
             fields["metadata"] = Struct(
                 lambda: {name: of for name, (_, of) in kept.entries.items() if name not in _NOBODYS_METADATA}
             )
-        return {name: of for name, of in fields.items() if name not in ("apiVersion", "kind", *hidden)}
+        return {name: of for name, of in fields.items() if name not in nobodys}
 
-    hidden: tuple[str, ...] = ()
-    if subresource == "status":
-        hidden = tuple(name for name in whole.entries if name not in ("metadata", "status"))
-    elif not subresource and has_status:
-        hidden = ("status",)
-    return Root(whole, Struct(owned, whole.other), hidden)
+    nobodys = ("apiVersion", "kind", *hidden)
+    return Root(whole, Struct(owned, whole.other, nobodys), hidden)
 
 
 # Keyed by identity; the Definitions are kept beside so that the id stays theirs.

@@ -11,7 +11,7 @@ Source of the rules: structured-merge-diff's typed values, as the API server con
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 from controlplane.api.apply import fieldset
@@ -59,14 +59,18 @@ def _differ(entry: Entry, old: Any, new: Any, changed: FieldSet, removed: FieldS
 
 
 class Struct(Type):
-    """An object with known fields, compiled when the first value comes; `other`: what further fields are."""
+    """An object with known fields, compiled when the first value comes; `other`: what further fields are, except those
+    in `hidden`."""
 
     python = dict
 
-    def __init__(self, load: Callable[[], dict[str, Type]], other: Type | None = None) -> None:
+    def __init__(
+        self, load: Callable[[], dict[str, Type]], other: Type | None = None, hidden: Collection[str] = ()
+    ) -> None:
         self._load: Callable[[], dict[str, Type]] | None = load
         self._entries: dict[str, Entry] = {}
         self.other = other
+        self.hidden = hidden
 
     @property
     def entries(self) -> dict[str, Entry]:
@@ -78,7 +82,7 @@ class Struct(Type):
     def entry(self, name: str) -> Entry | None:
         """Step and type of a field; None if there is no such field (or its owner is not kept)."""
         found = self.entries.get(name)
-        if found is None and self.other is not None:
+        if found is None and self.other is not None and name not in self.hidden:
             return fieldset.field(name), self.other
         return found
 

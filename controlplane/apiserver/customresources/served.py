@@ -19,7 +19,8 @@ from controlplane.apiserver.customresources import naming
 from controlplane.apiserver.customresources.rows import rows
 from controlplane.apiserver.customresources.strategy import DefinitionStrategy
 from controlplane.apiserver.http import User
-from controlplane.apiserver.registry.generic import DeleteOptions, Registry
+from controlplane.apiserver.registry.deletion import DeleteOptions
+from controlplane.apiserver.registry.generic import Registry
 from controlplane.store.broadcaster import Overflow
 from controlplane.store.interface import StoreError
 
@@ -93,13 +94,6 @@ class CustomResources:
                 ended.append(known.rows)
         if not changed:
             return
-        for row in (row for rows_ in ended for row in rows_):
-            self._registry.ownership.undefine(row.group, row.version, row.kind)
-        for row in (row for each in self._served.values() for row in each.rows):
-            assert row.custom is not None
-            self._registry.ownership.define(
-                row.group, row.version, row.kind, row.custom.node.raw, has_status=row.custom.has_status
-            )
         self._publish(self._builtin.with_added(row for each in self._served.values() for row in each.rows))
         for retired in ended:
             self._retire(retired)

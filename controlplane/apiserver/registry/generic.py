@@ -15,8 +15,10 @@ from controlplane.api.definitions import Definitions
 from controlplane.api.resources import Resource
 from controlplane.api.validate import check_body, decode_checked
 from controlplane.apiserver.http import Request, User
+from controlplane.apiserver.registry import deletion
 from controlplane.apiserver.registry import strategy as strategies
 from controlplane.apiserver.registry.codec import decode_body, encode, object_in
+from controlplane.apiserver.registry.deletion import DeleteOptions
 from controlplane.apiserver.registry.ownership import ITSELF, Ownership, unchanged
 from controlplane.store.cache import Cached, WatchCache
 from controlplane.store.interface import Conflict, KeyExists, KeyMissing, splice
@@ -45,15 +47,6 @@ class Attributes:
 
 
 Admit = Callable[[Attributes], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteOptions:
-    grace_period: int | None = None
-    uid: str = ""
-    resource_version: str = ""
-    propagation: str = ""
-    dry_run: bool = False
 
 
 class Registry:
@@ -237,6 +230,10 @@ class Registry:
             raise status.bad_request(
                 f"the name of the object ({meta['name']}) does not match the name on the URL ({name})"
             )
+        if resource.namespaced and meta.get("namespace", namespace) not in (namespace, ""):
+            raise status.bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )
         for key in ("name", "namespace", "uid", "creationTimestamp", "generateName", "deletionTimestamp",
                     "deletionGracePeriodSeconds", "generation", "selfLink"):  # fmt: skip
             if key in before:
@@ -261,13 +258,13 @@ class Registry:
             and kind_strategy.generation_changed(new, old)
         ):
             meta["generation"] = before["generation"] + 1
-        if "deletionTimestamp" in before and set(meta.get("finalizers", ())) - set(before.get("finalizers", ())):
-            raise status.invalid(resource.group, resource.kind, name, [
-                status.forbidden_field(
-                    "metadata.finalizers", "no new finalizers can be added if the object is being deleted"
-                )
-            ])  # fmt: skip
         validated = subresource == "" or resource.custom is not None
+        if not validated and "deletionTimestamp" in before:
+            added = [name for name in meta.get("finalizers") or () if name not in (before.get("finalizers") or ())]
+            if added:
+                text = "no new finalizers can be added if the object is being deleted, found new finalizers "
+                cause = status.forbidden_field("metadata.finalizers", text + status.show(added))
+                raise status.invalid(resource.group, resource.kind, name, [cause])
         if validated and (causes := validation.update(resource, new, old)):
             raise status.invalid(resource.group, resource.kind, name, causes)
 
@@ -285,9 +282,9 @@ class Registry:
         for _ in range(_RETRIES):
             current = self.find(resource, namespace, name)
             old = self.strategy(resource).deleting(current.object)
-            _check_preconditions(resource, old, options)
+            deletion.check_preconditions(resource, old, options)
             await self.admit(Attributes("DELETE", resource, "", namespace, name, user, None, old, options.dry_run))
-            new = self._marked(resource, old, options)
+            new = deletion.marked(self.strategy(resource), old, options)
             try:
                 if new is None:
                     if not options.dry_run:
@@ -305,44 +302,6 @@ class Registry:
         await self.cache.delete(current.key, current.revision)
         await self.strategy(resource).deleted(old)
 
-    def _marked(self, resource: Resource, old: Object, options: DeleteOptions) -> Object | None:
-        """`old` with what a delete leaves on it; `old` itself if nothing changes; None if it can go at once."""
-        meta = old["metadata"]
-        finalizers = [f for f in meta.get("finalizers", ()) if f not in ("foregroundDeletion", "orphan")]
-        if options.propagation == "Foreground":
-            finalizers.append("foregroundDeletion")
-        elif options.propagation == "Orphan":
-            finalizers.append("orphan")
-        elif not options.propagation:
-            finalizers = list(meta.get("finalizers", ()))
-        grace = self.strategy(resource).grace_period(old, options.grace_period)
-        if resource.kind == "Namespace" and not resource.group and old.get("spec", {}).get("finalizers"):
-            if "deletionTimestamp" in meta:
-                return old
-            return {
-                **old,
-                "metadata": {**meta, "deletionTimestamp": clock.rfc3339()},
-                "status": {**old.get("status", {}), "phase": "Terminating"},
-            }
-        if not finalizers and not grace:
-            return None
-        changed = dict(meta)
-        if finalizers:
-            changed["finalizers"] = finalizers
-        else:
-            changed.pop("finalizers", None)
-        if "deletionTimestamp" not in meta:
-            changed["deletionTimestamp"] = clock.rfc3339(clock.wall_time() + grace)
-            changed["deletionGracePeriodSeconds"] = grace
-            if "generation" in meta:
-                changed["generation"] = meta["generation"] + 1
-        elif grace < meta.get("deletionGracePeriodSeconds", 0):  # it may be shortened, never prolonged
-            changed["deletionTimestamp"] = clock.rfc3339(clock.wall_time() + grace)
-            changed["deletionGracePeriodSeconds"] = grace
-        if changed == meta:
-            return old
-        return {**old, "metadata": changed}
-
     def delete_options(self, request: Request) -> DeleteOptions:
         """From the body and, where it says nothing, the query."""
         body: Object = {}
@@ -359,14 +318,10 @@ class Registry:
             seconds = None if grace is None else int(grace)
         except ValueError:
             raise status.bad_request(f"invalid gracePeriodSeconds: {grace!r}") from None
-        propagation = body.get("propagationPolicy") or query.get("propagationPolicy", "")
         orphan = body.get("orphanDependents")
-        if orphan is not None and not propagation:
-            propagation = "Orphan" if orphan else "Background"
-        if propagation not in ("", "Foreground", "Background", "Orphan"):
-            raise status.invalid("meta.k8s.io", "DeleteOptions", "", [
-                status.not_supported("propagationPolicy", propagation, ["Foreground", "Background", "Orphan"])
-            ])  # fmt: skip
+        if orphan is None and "orphanDependents" in query:
+            orphan = request.flag("orphanDependents")
+        propagation = deletion.propagation(body.get("propagationPolicy") or query.get("propagationPolicy", ""), orphan)
         preconditions = body.get("preconditions", {})
         return DeleteOptions(
             seconds,
@@ -432,14 +387,3 @@ def _new_metadata(obj: Object, resource: Resource, namespace: str) -> Object:
     meta["uid"] = clock.new_uid()
     meta["creationTimestamp"] = clock.rfc3339()
     return meta
-
-
-def _check_preconditions(resource: Resource, obj: Object, options: DeleteOptions) -> None:
-    meta = obj["metadata"]
-    for what, wanted, is_ in (("UID", options.uid, meta["uid"]),
-                              ("ResourceVersion", options.resource_version, meta["resourceVersion"])):  # fmt: skip
-        if wanted and wanted != is_:
-            raise status.conflict(
-                resource.group_resource, meta["name"],
-                f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {is_}",
-            )  # fmt: skip

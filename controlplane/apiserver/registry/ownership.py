@@ -1,11 +1,11 @@
 """Who writes, and what each write does to metadata.managedFields: between requests and controlplane.api.apply.
 
-A manager is named by the request's fieldManager or, for anything but an apply, by the program in its User-Agent. Custom
-resources are told to `define` with their structural schema; published kinds need no telling. Rules about owning are in
-controlplane.api.apply.
+A manager is named by the request's fieldManager or, for anything but an apply, by the program in its User-Agent. A
+kind's fields come from the published definitions, a custom resource's from its structural schema, compiled again when
+its definition changed. Rules about owning are in controlplane.api.apply.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from controlplane import clock
@@ -30,50 +30,35 @@ class Ownership:
 
     def __init__(self, definitions: Definitions) -> None:
         self._definitions = definitions
-        self._roots: dict[tuple[str, str, str, str], Root] = {}
-        self._custom: dict[tuple[str, str, str], tuple[Mapping[str, Any], bool]] = {}
-
-    def define(self, group: str, version: str, kind: str, schema: Mapping[str, Any], *, has_status: bool) -> None:
-        """A version of a custom resource with its schema (openAPIV3Schema; {} if there is none). Replaces the old."""
-        self._custom[group, version, kind] = schema, has_status
-        self._forget(group, version, kind)
-
-    def undefine(self, group: str, version: str, kind: str) -> None:
-        self._custom.pop((group, version, kind), None)
-        self._forget(group, version, kind)
-
-    def _forget(self, group: str, version: str, kind: str) -> None:
-        for key in [key for key in self._roots if key[:3] == (group, version, kind)]:
-            del self._roots[key]
+        self._roots: dict[tuple[str, str, str, str], tuple[object, Root]] = {}
 
     def root(self, resource: Resource, subresource: str) -> Root:
         """The fields of a kind, as a write to this subresource can own them."""
         side = "status" if subresource in _STATUS else ""
         key = (resource.group, resource.version, resource.kind, side)
-        found = self._roots.get(key)
-        if found is None:
-            custom = self._custom.get(key[:3])
-            if custom is not None:
-                found = compiled.of_structural(custom[0], side, has_status=custom[1])
-            else:
-                found = compiled.of_definition(
-                    resource.schema, self._definitions, side, has_status="status" in resource.subresources
-                )
-            self._roots[key] = found
-        return found
+        known = self._roots.get(key)
+        if known is not None and known[0] is resource.custom:
+            return known[1]
+        if resource.custom is not None:
+            root = compiled.of_structural(resource.custom.node.raw, side, has_status=resource.custom.has_status)
+        else:
+            has_status = "status" in resource.subresources
+            root = compiled.of_definition(resource.schema, self._definitions, side, has_status=has_status)
+        self._roots[key] = (resource.custom, root)
+        return root
 
     def _versions(self, resource: Resource, subresource: str) -> managers.Versions:
         def version(name: str) -> tuple[Root, Callable[[Object], Object]] | None:
             group, _, short = name.rpartition("/")
-            key = (group, short, resource.kind)
-            if key not in self._custom and key not in self._definitions.gvks():
+            if resource.custom is not None:  # their versions differ in name, and in what their schemas prune
+                return (self.root(resource, subresource), same_shape) if group == resource.group else None
+            found = self._definitions.gvks().get((group, short, resource.kind))
+            if found is None:
                 return None
-            if key in self._custom or convert.same_shape(resource.kind, resource.api_version, name):
+            if convert.same_shape(resource.kind, resource.api_version, name):
                 return self.root(resource, subresource), same_shape
             side, has_status = "status" if subresource in _STATUS else "", "status" in resource.subresources
-            root = compiled.of_definition(
-                self._definitions.gvks()[key], self._definitions, side, has_status=has_status
-            )  # fmt: skip
+            root = compiled.of_definition(found, self._definitions, side, has_status=has_status)
             return root, lambda obj: convert.convert(obj, name)
 
         return version

@@ -7,14 +7,17 @@ from controlplane.api import status
 from controlplane.api.resources import Resource
 from controlplane.api.selectors import from_selector
 from controlplane.apiserver.http import User
-from controlplane.apiserver.registry.generic import DeleteOptions, Registry
+from controlplane.apiserver.registry.deletion import DeleteOptions
+from controlplane.apiserver.registry.generic import Registry
 from pki.tokens import Signer
 
 Object = dict[str, Any]
 _SUCCESS: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
 
-async def bind(registry: Registry, pods: Resource, namespace: str, name: str, binding: Object, user: User) -> Object:
+async def bind(
+    registry: Registry, pods: Resource, namespace: str, name: str, binding: Object, user: User, *, dry_run: bool = False
+) -> Object:
     """Assign a pod to a node, once. Raises StatusError 404, 409, 422."""
     target = binding.get("target") or {}
     node = target.get("name", "")
@@ -55,21 +58,31 @@ async def bind(registry: Registry, pods: Resource, namespace: str, name: str, bi
             "status": {**old, "conditions": conditions},
         }
 
-    await registry.update(pods, namespace, name, user, assign, subresource="binding", manager=None)
+    await registry.update(pods, namespace, name, user, assign, subresource="binding", manager=None, dry_run=dry_run)
     return _SUCCESS
 
 
-async def evict(registry: Registry, pods: Resource, namespace: str, name: str, eviction: Object, user: User) -> Object:
+async def evict(
+    registry: Registry,
+    pods: Resource,
+    namespace: str,
+    name: str,
+    eviction: Object,
+    user: User,
+    *,
+    dry_run: bool = False,
+) -> Object:
     """Delete a pod if its disruption budgets allow it. Raises StatusError 404, 429, 500."""
     pod = registry.find(pods, namespace, name).object
     options = eviction.get("deleteOptions") or {}
     preconditions = options.get("preconditions") or {}
+    dry_run = dry_run or bool(options.get("dryRun"))
     finished = pod.get("status", {}).get("phase") in ("Succeeded", "Failed", "Pending")
     if not finished and "deletionTimestamp" not in pod["metadata"]:
-        await _respect_budgets(registry, pod, namespace, user, dry_run=bool(options.get("dryRun")))
+        await _respect_budgets(registry, pod, namespace, user, dry_run=dry_run)
     await registry.delete(pods, namespace, name, user, DeleteOptions(
         options.get("gracePeriodSeconds"), preconditions.get("uid", ""), preconditions.get("resourceVersion", ""),
-        options.get("propagationPolicy", ""), bool(options.get("dryRun")),
+        options.get("propagationPolicy", ""), dry_run,
     ))  # fmt: skip
     return _SUCCESS
 

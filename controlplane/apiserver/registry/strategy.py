@@ -17,11 +17,17 @@ Object = dict[str, Any]
 class Strategy:
     """The generic rules: generation counts changes of spec; status is only written through /status."""
 
-    allow_create_on_update = False
     graceful = False
 
     def __init__(self, resource: Resource) -> None:
         self.resource = resource
+        kind = (resource.group, resource.kind)
+        self.allow_create_on_update = kind in _MADE_BY_PUT
+        """A PUT of an object that is not there makes it."""
+        self.allow_unconditional_update = resource.custom is None and kind not in _PUT_WITH_VERSION
+        """A PUT may leave out the resourceVersion that it was made from."""
+        self.orphans = kind in _ORPHANS
+        """A delete that names no policy leaves dependents alone."""
         self.has_status = "status" in resource.subresources
 
     async def prepare_create(self, obj: Object) -> None:
@@ -113,9 +119,8 @@ class PodStrategy(Strategy):
         """Unscheduled and finished pods need no node to agree; others get what was asked or their own period."""
         if not obj["spec"].get("nodeName") or obj.get("status", {}).get("phase") in ("Succeeded", "Failed"):
             return 0
-        if asked is not None:
-            return max(asked, 0)
-        return int(obj["spec"].get("terminationGracePeriodSeconds", 30))
+        seconds = int(obj["spec"].get("terminationGracePeriodSeconds", 30)) if asked is None else asked
+        return 1 if seconds < 0 else seconds
 
 
 def _with_ephemeral(new: Object, old: Object) -> Object:
@@ -227,10 +232,6 @@ class NodeStrategy(Strategy):
         return
 
 
-class LeaseStrategy(Strategy):
-    allow_create_on_update = True
-
-
 _DECISIONS = ("Approved", "Denied")
 
 
@@ -275,14 +276,30 @@ STRATEGIES: dict[tuple[str, str], type[Strategy]] = {
     ("", "PersistentVolume"): _WithPhase,
     ("", "PersistentVolumeClaim"): _WithPhase,
     ("certificates.k8s.io", "CertificateSigningRequest"): CertificateRequestStrategy,
-    ("coordination.k8s.io", "Lease"): LeaseStrategy,
 }
+_ADMISSION = "admissionregistration.k8s.io"
+_RBAC = "rbac.authorization.k8s.io"
+_MADE_BY_PUT = frozenset((
+    ("", "Endpoints"), ("", "Event"), ("events.k8s.io", "Event"), ("", "LimitRange"), ("", "Service"),
+    ("coordination.k8s.io", "Lease"), ("node.k8s.io", "RuntimeClass"), (_RBAC, "Role"), (_RBAC, "RoleBinding"),
+    (_RBAC, "ClusterRole"), (_RBAC, "ClusterRoleBinding"),
+))  # fmt: skip
+_PUT_WITH_VERSION = frozenset((
+    ("coordination.k8s.io", "Lease"), ("policy", "PodDisruptionBudget"), ("apiregistration.k8s.io", "APIService"),
+    ("apiextensions.k8s.io", "CustomResourceDefinition"), ("storage.k8s.io", "CSINode"),
+    ("storage.k8s.io", "CSIDriver"), ("storage.k8s.io", "VolumeAttachment"),
+    (_ADMISSION, "MutatingWebhookConfiguration"), (_ADMISSION, "ValidatingWebhookConfiguration"),
+))  # fmt: skip
+# For the sake of clients older than garbage collection.
+_ORPHANS = frozenset((("", "ReplicationController"), ("batch", "Job")))
 # Only objects whose desired state somebody observes have a generation.
 WITHOUT_GENERATION = frozenset((
     "ConfigMap", "Secret", "Event", "Endpoints", "Namespace", "Node", "ServiceAccount", "Lease", "Role",
     "RoleBinding", "ClusterRole", "ClusterRoleBinding", "PersistentVolume", "PersistentVolumeClaim", "Service",
     "LimitRange", "ResourceQuota", "ControllerRevision", "StorageClass", "VolumeAttachment", "CSINode",
-    "CSIDriver", "RuntimeClass", "CertificateSigningRequest", "ComponentStatus",
+    "CSIDriver", "RuntimeClass", "CertificateSigningRequest", "ComponentStatus", "HorizontalPodAutoscaler",
+    "ResourceClaim", "ResourceClaimTemplate", "IPAddress", "ServiceCIDR", "VolumeAttributesClass",
+    "ClusterTrustBundle", "APIService",
 ))  # fmt: skip
 
 
