@@ -114,7 +114,7 @@ CASES: list[tuple[str, str, str, Any, dict[str, str], int, str]] = [
     ("patch kind", "PATCH", CMS + "/held", {"kind": "Secret"}, {"kind": MERGE}, 400, ""),
     ("patch metadata", "PATCH", CMS + "/held", {"metadata": None}, {"kind": MERGE}, 400, ""),
     ("patch metadata type", "PATCH", CMS + "/held", {"metadata": 3}, {"kind": MERGE}, 400, ""),
-    ("patch type", "PATCH", CMS + "/held", {"data": [1]}, {"kind": MERGE}, 400, ""),
+    ("patch type", "PATCH", CMS + "/held", {"data": [1]}, {"kind": MERGE}, 422, ""),
     ("json patch object", "PATCH", CMS + "/held", {}, {"kind": JSON_PATCH}, 400, ""),
     ("json patch op", "PATCH", CMS + "/held", [{"op": "fly", "path": "/data"}], {"kind": JSON_PATCH}, 400, ""),
     ("json patch path", "PATCH", CMS + "/held", [{"op": "remove", "path": "/no"}], {"kind": JSON_PATCH}, 422, ""),
