@@ -1,4 +1,4 @@
-"""`wherry init`, `wherry token`, `wherry join`: parsing and printing; the work is in the other files of this folder.
+"""`wherry init`, `token`, `join`, `reset`: parsing and printing; the work is in the other files of this folder.
 
 Exit codes: 0 done (also when there was nothing to do), 1 refused or failed, 2 usage.
 """
@@ -20,6 +20,20 @@ from pki.layout import DEFAULT, Layout
 
 T = TypeVar("T")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+class _Duration(click.ParamType):
+    """`24h` as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = re.fullmatch(r"(\d+)([smhd]?)", str(value).strip())
+        if not found or (not found[2] and int(found[1])):
+            self.fail(f"{value!r} is no duration such as 30m, 24h or 7d", param, ctx)
+        return float(found[1]) * _UNITS[found[2] or "s"]
+
+
 _root = click.option(
     "--root",
     type=click.Path(file_okay=False, path_type=Path),
@@ -110,14 +124,16 @@ def token() -> None:
 
 
 @token.command("create")
-@click.option("--ttl", default="24h", help="How long it is good: 30m, 24h, 7d; 0 for ever (default 24h).")
+@click.option(
+    "--ttl", type=_Duration(), default="24h", help="How long it is good: 30m, 24h, 7d; 0 for ever (default 24h)."
+)
 @click.option("--uses", type=click.Choice(["1", "unlimited"]), default="1", help="How many machines it lets in.")
 @click.option("--description", default="", help="What it is for.")
 @click.option("--print-join-command", is_flag=True, help="Print the whole command for the machine that joins.")
 @_kubeconfig
 @_root
 def token_create(
-    ttl: str, uses: str, description: str, print_join_command: bool, kubeconfig: str | None, root: Path | None
+    ttl: float, uses: str, description: str, print_join_command: bool, kubeconfig: str | None, root: Path | None
 ) -> None:
     """Make a token and print it."""
     from controlplane.cli.machine import tokens
@@ -125,7 +141,7 @@ def token_create(
 
     async def work() -> str:
         async with connected(kubeconfig, root) as client:
-            made = await tokens.create(client, ttl_s=_seconds(ttl), single=uses == "1", description=description)
+            made = await tokens.create(client, ttl_s=ttl, single=uses == "1", description=description)
         return join_command(kubeconfig, root, made) if print_join_command else made
 
     click.echo(_run(work()))
@@ -193,12 +209,14 @@ def token_delete(tokens: tuple[str, ...], kubeconfig: str | None, root: Path | N
 @click.option("--node-ip", default="", help="The Node's address (default: the one that leads to the API server).")
 @click.option("--proxy-mode", type=click.Choice(["iptables", "ipvs"]), default=None, help="How Services are done.")
 @click.option("--force", is_flag=True, help="Join anew, with new keys, even if this machine has joined.")
-@click.option("--patience", default="15s", help="How long to try to reach the API server (default 15s).")
-@click.option("--timeout", default="5m", help="How long to wait for approval (default 5m).")
+@click.option(
+    "--patience", type=_Duration(), default="15s", help="How long to try to reach the API server (default 15s)."
+)
+@click.option("--timeout", type=_Duration(), default="5m", help="How long to wait for approval (default 5m).")
 @_root
 def join(
     address: str, secret: str, pins: tuple[str, ...], node_name: str, node_ip: str, proxy_mode: str | None,
-    force: bool, patience: str, timeout: str, root: Path | None,
+    force: bool, patience: float, timeout: float, root: Path | None,
 ) -> None:  # fmt: skip
     """Make this machine a node of the cluster at HOST:PORT. Idempotent; starts nothing."""
     from ipaddress import ip_address
@@ -231,12 +249,23 @@ def join(
     )
 
 
-def _seconds(text: str) -> float:
-    """`24h` in seconds."""
-    found = re.fullmatch(r"(\d+)([smhd]?)", text.strip())
-    if not found or (not found[2] and found[1] != "0"):
-        raise click.BadParameter(f"{text!r} is no duration such as 30m, 24h or 7d")
-    return float(found[1]) * _UNITS[found[2] or "s"]
+@click.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--control-plane", is_flag=True, help="Also delete the cluster's data and its authority's key.")
+@_root
+def reset(yes: bool, control_plane: bool, root: Path | None) -> None:
+    """Take this machine out of its cluster: stop its daemons and containers, delete its keys and data."""
+    from controlplane.cli.machine.reset import plan
+    from controlplane.cli.machine.reset import reset as work
+
+    layout = _layout(root)
+    if layout.ca_key.exists() and not control_plane:
+        click.echo("this machine is a control plane: only what makes it a node goes (--control-plane: everything)")
+    if not yes:
+        what = "the whole cluster's data and keys" if control_plane else "this node's containers, volumes and keys"
+        click.confirm(f"Delete {what}?", abort=True)
+    _run(work(plan(layout, control_plane), _say))
+    click.echo("this machine is in no cluster" if control_plane or not layout.ca_key.exists() else "no node any more")
 
 
-COMMANDS: tuple[click.Command, ...] = (init, token, join)
+COMMANDS: tuple[click.Command, ...] = (init, token, join, reset)

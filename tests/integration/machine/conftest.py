@@ -29,9 +29,9 @@ def wait_for(condition: Callable[[], Any], seconds: float = 15.0, what: object =
     return found
 
 
-def wherry(*arguments: str, ok: bool | None = True) -> subprocess.CompletedProcess[str]:
-    """Run the command; `ok`: whether it must succeed, None for either."""
-    done = subprocess.run([*WHERRY, *arguments], capture_output=True, text=True, timeout=60, check=False)
+def wherry(*arguments: str, ok: bool | None = True, given: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the command; `ok`: whether it must succeed, None for either; `given`: what it reads."""
+    done = subprocess.run([*WHERRY, *arguments], capture_output=True, text=True, timeout=60, check=False, input=given)
     assert ok is None or (done.returncode == 0) == ok, (arguments, done.returncode, done.stdout, done.stderr)
     assert "Traceback" not in done.stderr, done.stderr
     return done
@@ -167,6 +167,11 @@ def planes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., C
 @pytest.fixture(scope="module")
 def plane(planes: Callable[..., ControlPlane]) -> ControlPlane:
     return planes()
+
+
+@pytest.fixture
+def command() -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    return wherry
 
 
 _number = iter(range(1, 10_000))
