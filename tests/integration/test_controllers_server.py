@@ -274,6 +274,41 @@ async def test_orphans_stay_and_owners_that_never_were_do_not_hold(cluster: Clus
     await cluster.until(collected)
 
 
+async def test_new_kinds_are_collected_at_once(cluster: Cluster) -> None:
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}
+    names = {"plural": "boxes", "kind": "Box"}
+    await cluster.client.create(r.CUSTOMRESOURCEDEFINITIONS, {
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "boxes.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced", "names": names, "versions": [version]},
+    })  # fmt: skip
+    boxes = r.ApiResource("example.com", "v1", "boxes", "Box")
+
+    def box(name: str, *owners: Obj) -> Obj:
+        refs = [{"apiVersion": o["apiVersion"], "kind": o["kind"], "name": o["metadata"]["name"],
+                 "uid": o["metadata"]["uid"], "blockOwnerDeletion": True} for o in owners]  # fmt: skip
+        meta = {"name": name, "namespace": NS, "ownerReferences": refs}
+        return {"apiVersion": "example.com/v1", "kind": "Box", "metadata": meta}
+
+    outer = await cluster.client.create(boxes, box("outer"), NS)
+    inner = await cluster.client.create(boxes, box("inner", outer), NS)
+    await cluster.client.create(r.CONFIGMAPS, {**box("held", inner), "apiVersion": "v1", "kind": "ConfigMap"}, NS)
+    await cluster.client.delete(boxes, "outer", NS, propagation_policy="Foreground")
+
+    async def empty() -> bool:
+        return not await cluster.find(r.CONFIGMAPS, "held") and not await cluster.all(boxes)
+
+    await cluster.until(empty)
+    await cluster.client.create(boxes, box("left"), NS)
+    await cluster.client.delete(r.NAMESPACES, NS)
+
+    async def gone() -> bool:
+        return not await cluster.find(r.NAMESPACES, NS, "")
+
+    await cluster.until(gone)
+    assert await cluster.all(boxes, "") == []
+
+
 async def test_nodes_are_given_networks_and_taints(cluster: Cluster) -> None:
     async def networks() -> list[str] | None:
         found = [n["spec"].get("podCIDR") for n in (await cluster.client.list(r.NODES))["items"]]
