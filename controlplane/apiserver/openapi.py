@@ -202,7 +202,9 @@ class OpenApi:
             ]
         if action == "patch":
             patch = {"$ref": "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.Patch"}
-            operation["requestBody"] = {"content": {t: {"schema": patch} for t in _PATCH_TYPES}, "required": True}
+            # kubectl apply looks here whether a kind has strategies for its lists.
+            types = [t for t in _PATCH_TYPES if resource.custom is None or "strategic" not in t]
+            operation["requestBody"] = {"content": {t: {"schema": patch} for t in types}, "required": True}
         elif body:
             content = {"schema": {"$ref": f"#/components/schemas/{body}"}}
             operation["requestBody"] = {"content": {"*/*": content}, "required": True}
