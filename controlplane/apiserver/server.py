@@ -32,6 +32,7 @@ from controlplane.apiserver.observe import Observer
 from controlplane.apiserver.openapi import OpenApi
 from controlplane.apiserver.registry.codec import to_json
 from controlplane.apiserver.registry.generic import Registry
+from controlplane.apiserver.registry.migration import migrate
 from controlplane.apiserver.registry.services import ServiceStrategy
 from controlplane.apiserver.registry.storage_metrics import storage_metrics
 from controlplane.apiserver.representation import represent
@@ -84,6 +85,7 @@ class ApiServer:
         """Open the store, build everything on it, write what a new cluster needs."""
         config, cache = self.config, self.cache
         await cache.open()
+        await migrate(cache, self.table)
         signer = Signer(load_key(Path(config.service_account_signing_key_file)), config.service_account_issuer)
         self.authn = Authenticator(cache, signer)
         self.authz = Authorizer(Rbac(cache), NodeAuthorizer(cache))

@@ -45,7 +45,7 @@ async def list_objects(registry: Registry, request: Request, resource: Resource,
     """Raises StatusError 400, 406, 410, 422, 504."""
     chosen = selection(request, resource)
     view = views.of(request, resource, listing=True)
-    options = list_options.read(request, resource, watching=False)
+    options = list_options.read(request, watching=False)
     prefix = registry.prefix(resource, namespace)
     cache = registry.cache
     if options.revision:
@@ -62,7 +62,7 @@ async def list_objects(registry: Registry, request: Request, resource: Resource,
 async def find(registry: Registry, request: Request, resource: Resource, namespace: str, name: str) -> Cached:
     """One object, at least as new as the query's resourceVersion or, with resourceVersionMatch=Exact, as it was then.
     Raises StatusError 400, 404, 410, 422, 504."""
-    options = list_options.read(request, resource, watching=False)
+    options = list_options.read(request, watching=False)
     if not options.revision:
         return registry.find(resource, namespace, name)
     await wait_for(registry.cache, options.revision)

@@ -7,7 +7,6 @@ combinations that are refused are those of apimachinery's ValidateListOptions, i
 from dataclasses import dataclass
 
 from controlplane.api import status
-from controlplane.api.resources import Resource
 from controlplane.api.status import Cause
 from controlplane.apiserver.http import Request
 
@@ -38,14 +37,14 @@ class ListOptions:
 _NOTHING = ListOptions()
 
 
-def read(request: Request, resource: Resource, *, watching: bool) -> ListOptions:
+def read(request: Request, *, watching: bool) -> ListOptions:
     """Raises StatusError 400 for what cannot be read, 422 for what does not go together."""
     if not request.query_string:
         return _NOTHING
     query = request.query
     initial = boolean(request, "sendInitialEvents")
     options = ListOptions(
-        revision=_revision(query.get("resourceVersion", ""), resource, watching=watching),
+        revision=_revision(query.get("resourceVersion", "")),
         match=query.get("resourceVersionMatch", ""),
         limit=max(integer(request, "limit") or 0, 0),
         token=query.get("continue", ""),
@@ -80,19 +79,16 @@ def boolean(request: Request, name: str) -> bool | None:
     return None if value is None else value.lower() not in ("false", "0")
 
 
-def _revision(text: str, resource: Resource, *, watching: bool) -> int | None:
+def _revision(text: str) -> int | None:
     if not text:
         return None
-    if text.isascii() and text.isdigit():
-        if int(text) < 1 << 64:
-            return int(text)
-        why = f"strconv.ParseUint: parsing {status.quote(text)}: value out of range"
-    else:
-        why = f"strconv.ParseUint: parsing {status.quote(text)}: invalid syntax"
-    if watching:
-        cause = status.invalid_value("resourceVersion", text, why)
-        raise status.invalid(resource.group, resource.plural, "", [cause])
-    raise status.bad_request(f"invalid resource version: {why}")
+    if text.isascii() and text.isdigit() and int(text) < 1 << 64:
+        return int(text)
+    trouble = "value out of range" if text.isascii() and text.isdigit() else "invalid syntax"
+    cause = status.invalid_value(
+        "resourceVersion", text, f"strconv.ParseUint: parsing {status.quote(text)}: {trouble}"
+    )
+    raise status.bad_request(f"invalid resource version: {cause}")
 
 
 def _list_causes(options: ListOptions) -> list[Cause]:

@@ -45,7 +45,7 @@ async def watch_objects(
     is told as an ERROR event, as Kubernetes does."""
     chosen = selection(request, resource, name)
     view = views.of(request, resource, watching=True)
-    options = list_options.read(request, resource, watching=True)
+    options = list_options.read(request, watching=True)
     prefix = registry.prefix(resource, namespace)
     if options.revision:
         await wait_for(registry.cache, options.revision)

@@ -136,6 +136,10 @@ class Server:
         self._connections: list[Connection] = []
         self.kubeconfig = layout.kubeconfig("admin")
 
+    def flag(self, name: str, value: str) -> None:
+        """A setting for the next start."""
+        self._flags[name] = value
+
     def start(self) -> None:
         arguments = [part for name, value in self._flags.items() for part in (f"--{name}", value)]
         with self.log.open("ab") as log:
@@ -272,6 +276,17 @@ def fresh_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     yield start
     for each in made:
         each.stop()
+
+
+@pytest.fixture
+def kubectls() -> list[Path]:
+    return KUBECTLS
+
+
+@pytest.fixture
+def run() -> Callable[..., str]:
+    """`run(binary, server, arguments…)`: a kubectl against a server of the test's own."""
+    return run_kubectl
 
 
 @pytest.fixture(params=KUBECTLS, ids=lambda path: path.name)

@@ -40,12 +40,12 @@ SPECIAL: dict[str, list[Any]] = {
 }
 
 
-def value(schema: Schema, chance: random.Random, depth: int) -> Any:
+def value(schema: Schema, chance: random.Random, depth: int, schemas: Any = LOADED.schemas) -> Any:
     if (ref := schema.get("$ref")) is not None:
         name = ref_name(ref)
         if name in SPECIAL:
             return chance.choice(SPECIAL[name])
-        return value(LOADED.schemas[name], chance, depth)
+        return value(schemas[name], chance, depth, schemas)
     kind = schema.get("type")
     if kind == "object":
         if depth <= 0:
@@ -54,15 +54,15 @@ def value(schema: Schema, chance: random.Random, depth: int) -> Any:
             fields = schema["properties"]
             density = chance.random()
             chosen = [name for name in fields if chance.random() < density]
-            return {name: value(fields[name], chance, depth - 1) for name in chosen}
+            return {name: value(fields[name], chance, depth - 1, schemas) for name in chosen}
         values = schema.get("additionalProperties")
         if isinstance(values, dict):
-            return {chance.choice(WORDS): value(values, chance, depth - 1) for _ in range(chance.randrange(3))}
+            return {chance.choice(WORDS): value(values, chance, depth - 1, schemas) for _ in range(chance.randrange(3))}
         return {}
     if kind == "array":
         if depth <= 0:
             return []
-        return [value(schema["items"], chance, depth - 1) for _ in range(chance.randrange(3))]
+        return [value(schema["items"], chance, depth - 1, schemas) for _ in range(chance.randrange(3))]
     if schema.get("format") == "byte":
         return chance.choice(["", "YQ=="])
     return {
@@ -101,3 +101,19 @@ def test_every_kind(resource: resources.Resource, chance: random.Random) -> None
     with contextlib.suppress(StatusError):  # a list item without its merge key is the client's fault
         patch.strategic_merge(obj, other, resource.schema, LOADED)
     assert (obj, other) == before, "rules and patches only look"
+
+
+@pytest.mark.parametrize("version", ["1.29", "1.32", "1.34"])
+def test_defaults_of_older_versions_set_no_field_that_they_do_not_know(version: str) -> None:
+    old = definitions.load(version)
+    schemas = old.schemas
+    for resource in resources.builtin(old).all():
+        for seed in range(3):
+            obj = value(schemas[resource.schema], random.Random(seed), 6, schemas)
+            obj |= {"apiVersion": resource.api_version, "kind": resource.kind}
+            obj, _ = validate.decode_checked(resource, obj, "Strict", definitions=old)
+            defaults.apply(resource, obj)
+            _, unknown = validate.check_body(
+                resource.schema, resource.kind, resource.version, obj, "Warn", definitions=old
+            )
+            assert unknown == []
