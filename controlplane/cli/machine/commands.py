@@ -22,16 +22,12 @@ T = TypeVar("T")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-class _Duration(click.ParamType):
+def duration(text: str) -> float:
     """`24h` as seconds."""
-
-    name = "duration"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        found = re.fullmatch(r"(\d+)([smhd]?)", str(value).strip())
-        if not found or (not found[2] and int(found[1])):
-            self.fail(f"{value!r} is no duration such as 30m, 24h or 7d", param, ctx)
-        return float(found[1]) * _UNITS[found[2] or "s"]
+    found = re.fullmatch(r"(\d+)([smhd]?)", text.strip())
+    if not found or (not found[2] and int(found[1])):
+        raise click.BadParameter(f"{text!r} is no duration such as 30m, 24h or 7d")
+    return float(found[1]) * _UNITS[found[2] or "s"]
 
 
 _root = click.option(
@@ -124,9 +120,7 @@ def token() -> None:
 
 
 @token.command("create")
-@click.option(
-    "--ttl", type=_Duration(), default="24h", help="How long it is good: 30m, 24h, 7d; 0 for ever (default 24h)."
-)
+@click.option("--ttl", type=duration, default="24h", help="How long it is good: 30m, 24h, 7d; 0 for ever.")
 @click.option("--uses", type=click.Choice(["1", "unlimited"]), default="1", help="How many machines it lets in.")
 @click.option("--description", default="", help="What it is for.")
 @click.option("--print-join-command", is_flag=True, help="Print the whole command for the machine that joins.")
@@ -209,10 +203,8 @@ def token_delete(tokens: tuple[str, ...], kubeconfig: str | None, root: Path | N
 @click.option("--node-ip", default="", help="The Node's address (default: the one that leads to the API server).")
 @click.option("--proxy-mode", type=click.Choice(["iptables", "ipvs"]), default=None, help="How Services are done.")
 @click.option("--force", is_flag=True, help="Join anew, with new keys, even if this machine has joined.")
-@click.option(
-    "--patience", type=_Duration(), default="15s", help="How long to try to reach the API server (default 15s)."
-)
-@click.option("--timeout", type=_Duration(), default="5m", help="How long to wait for approval (default 5m).")
+@click.option("--patience", type=duration, default="15s", help="How long to try to reach the API (default 15s).")
+@click.option("--timeout", type=duration, default="5m", help="How long to wait for approval (default 5m).")
 @_root
 def join(
     address: str, secret: str, pins: tuple[str, ...], node_name: str, node_ip: str, proxy_mode: str | None,
@@ -238,8 +230,8 @@ def join(
         node_ip,
         proxy_mode or "",
         force,
-        _seconds(patience),
-        _seconds(timeout),
+        patience,
+        timeout,
     )
     if not _run(work(options, layout, datetime.now(UTC), _say)):
         click.echo(f"this machine has joined this cluster already, as node {node_name}")
