@@ -116,7 +116,8 @@ class Agent:
         self.nodes = Informer(client, NODES)
         self.services = Informer(client, SERVICES, indexers={"namespace": lambda s: [s["metadata"]["namespace"]]})
         objects = Objects(client)
-        self.images = Images(images, objects, self.tell)
+        parallel = 1 if config.serialize_image_pulls else config.max_parallel_image_pulls
+        self.images = Images(images, objects, self.tell, parallel)
         self.images.changed = self._images_changed
         self.volumes = Volumes(facts, objects)
         host, port = config.kubernetes_service_host, config.kubernetes_service_port
@@ -386,7 +387,7 @@ async def serve(config: Config, ready: Callable[[], None]) -> None:
     images = LocalImages(
         root / "images",
         preload=Path(config.image_preload_dir) if config.image_preload_dir else None,
-        registries=Registries(mirrors, config.insecure_registries),
+        registries=Registries(mirrors, config.insecure_registries, config_dir=config.registry_config_dir),
     )
     runtime = LinuxRuntime(
         config.root_dir, config.state_dir, config.runtime_socket, images, network, cgroup_root=config.cgroup_root

@@ -95,6 +95,12 @@ class Config:
     """registry=URL: ask URL first for images of that registry."""
     insecure_registries: list[str] = field(default_factory=list)
     """Registries (host[:port]) that may be asked over plain HTTP."""
+    registry_config_dir: str = str(DEFAULT.registry_config)
+    """Settings of single registries (mirrors, CAs, client certificates): <registry>/hosts.toml, as with containerd."""
+    serialize_image_pulls: bool = False
+    """Pull one image after the other."""
+    max_parallel_image_pulls: int = 3
+    """Most images pulled at the same time; 0: no limit."""
     container_log_max_bytes: int = 10 * 1024 * 1024
     """A container's log is rotated when it is larger."""
     container_log_max_files: int = 5

@@ -76,6 +76,11 @@ class Layout:
         return self.data / "images"
 
     @property
+    def registry_config(self) -> Path:
+        """What the administrator says of single registries: <registry>/hosts.toml."""
+        return self.etc / "registries"
+
+    @property
     def static_pods(self) -> Path:
         """Manifests of pods that a node runs on its own account, without being told by the API server."""
         return self.etc / "manifests"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
+import ssl
 from collections.abc import Sequence
 
 import aiohttp
@@ -38,8 +39,11 @@ def basic(auth: RegistryAuth) -> str:
 class Authorizer:
     """The Authorization header for one repository at one endpoint. Tries the credentials in turn, then none."""
 
-    def __init__(self, session: aiohttp.ClientSession, auth: Sequence[RegistryAuth], *, plain_http: bool) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, context: ssl.SSLContext, auth: Sequence[RegistryAuth], *, plain_http: bool
+    ) -> None:
         self._session = session
+        self._context = context
         self._plain_http = plain_http
         self._all = [*auth, RegistryAuth()]
         self._left = list(self._all)
@@ -86,7 +90,7 @@ class Authorizer:
         if "service" in parameters:
             query["service"] = parameters["service"]
         headers = {"Authorization": basic(auth)} if auth is not None else {}
-        async with self._session.get(realm, params=query, headers=headers) as response:
+        async with self._session.get(realm, params=query, headers=headers, ssl=self._context) as response:
             if response.status >= 400:
                 return ""
             document = await response.json(content_type=None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ import aiohttp
 from nodeagent.images.auth import Authorizer, Denied
 from nodeagent.images.content import Content, Download
 from nodeagent.images.endpoints import Registries
+from nodeagent.images.hosts import Host
 from nodeagent.images.manifest import ACCEPT, Descriptor, ImageInvalid, check_digest
 from nodeagent.images.references import Reference
 from nodeagent.runtime.interface import NotFound, RegistryAuth, RuntimeFailure
@@ -32,6 +34,7 @@ _MAX_DOCUMENT = 8 << 20
 _CHUNK = 1 << 20
 _ATTEMPTS = 4
 _BACKOFF_S = 0.5
+_MAX_CONTEXTS = 64
 
 
 class Unavailable(RuntimeFailure):
@@ -47,18 +50,17 @@ class RegistryClient:
     def __init__(self, registries: Registries) -> None:
         self._registries = registries
         self._session: aiohttp.ClientSession | None = None
+        self._contexts: dict[object, ssl.SSLContext] = {}
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
-            context = ssl.create_default_context()
-            if self._registries.ca_file:
-                context.load_verify_locations(self._registries.ca_file)
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=context, limit=32),
+                connector=aiohttp.TCPConnector(limit=32),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60),
                 headers={"User-Agent": "wherry"},
                 auto_decompress=False,  # digests are of the bytes as they are sent
                 trust_env=True,
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
 
@@ -68,19 +70,43 @@ class RegistryClient:
             self._session = None
 
     def repository(self, reference: Reference, auth: Sequence[RegistryAuth]) -> Repository:
-        """For the requests of one pull: what is learnt about access is kept between them."""
+        """For the requests of one pull: what is learnt about access is kept between them. Raises RuntimeFailure for
+        settings that cannot be used."""
         session = self._open_session()
-        own = len(self._registries.endpoints(reference.registry)) - 1
-        endpoints = [
-            _Endpoint(url, Authorizer(session, auth if i == own else (), plain_http=url.startswith("http://")))
-            for i, url in enumerate(self._registries.endpoints(reference.registry))
-        ]
+        endpoints = []
+        for host in self._registries.hosts(reference.registry):
+            context = self._context(host)
+            authorizer = Authorizer(session, context, auth if host.own else (), plain_http=host.plain_http)
+            endpoints.append(_Endpoint(host, context, authorizer))
         return Repository(session, reference, endpoints)
+
+    def _context(self, host: Host) -> ssl.SSLContext:
+        """How to verify `host`, and what to show it. Made anew when a file has changed."""
+        files = [*((self._registries.ca_file,) if self._registries.ca_file else ()), *host.ca_files]
+        try:
+            times = tuple(os.stat(file).st_mtime_ns for file in (*files, *filter(None, host.client or ())))
+            key = (tuple(files), host.client, host.skip_verify, times)
+            if key not in self._contexts:
+                if len(self._contexts) > _MAX_CONTEXTS:
+                    self._contexts.clear()
+                context = ssl.create_default_context()
+                for file in files:
+                    context.load_verify_locations(file)
+                if host.client:
+                    context.load_cert_chain(host.client[0], host.client[1] or None)
+                if host.skip_verify:
+                    context.check_hostname = False
+                    context.verify_mode = ssl.CERT_NONE
+                self._contexts[key] = context
+            return self._contexts[key]
+        except (OSError, ssl.SSLError) as error:
+            raise RuntimeFailure(f"certificates for {host.base}: {error}", "ErrImagePull") from error
 
 
 @dataclass(slots=True)
 class _Endpoint:
-    url: str
+    host: Host
+    context: ssl.SSLContext
     authorizer: Authorizer
 
 
@@ -95,7 +121,9 @@ class Repository:
     async def fetch_manifest(self, target: str) -> bytes:
         """An index or manifest by tag or digest (then verified). Raises NotFound, Denied, Unavailable,
         ImageInvalid."""
-        return await self._first(lambda endpoint: self._document(endpoint, f"manifests/{target}", target))
+        return await self._first(
+            lambda endpoint: self._document(endpoint, f"manifests/{target}", target), resolve=":" not in target
+        )
 
     async def fetch_small_blob(self, wanted: Descriptor) -> bytes:
         """A blob that is a document (the image config), verified."""
@@ -111,16 +139,17 @@ class Repository:
         finally:
             download.close()
 
-    async def _first(self, request: Callable[[_Endpoint], Awaitable[T]]) -> T:
+    async def _first(self, request: Callable[[_Endpoint], Awaitable[T]], *, resolve: bool = False) -> T:
         """The answer of the first endpoint that has one; else the last one's error (the registry's own)."""
-        for i, endpoint in enumerate(self._endpoints):
+        endpoints = [endpoint for endpoint in self._endpoints if endpoint.host.resolve or not resolve]
+        for i, endpoint in enumerate(endpoints):
             try:
                 return await request(endpoint)
             except RuntimeFailure as error:
-                if i == len(self._endpoints) - 1:
+                if i == len(endpoints) - 1:
                     raise
-                log.info("mirror passed over url=%s image=%s error=%s", endpoint.url, self._reference, error)
-        raise AssertionError("no endpoint")
+                log.info("mirror passed over url=%s image=%s error=%s", endpoint.host.base, self._reference, error)
+        raise Unavailable(f'failed to pull image "{self._reference}": no host that may be asked')
 
     async def _document(self, endpoint: _Endpoint, path: str, target: str) -> bytes:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -175,7 +204,7 @@ class Repository:
         """Before another attempt. Raises Unavailable when there were enough."""
         reason = str(error) or type(error).__name__
         if attempt >= _ATTEMPTS or isinstance(error, aiohttp.ClientConnectorError):
-            raise Unavailable(f'failed to pull image "{self._reference}": {endpoint.url}: {reason}') from error
+            raise Unavailable(f'failed to pull image "{self._reference}": {endpoint.host.base}: {reason}') from error
         log.info("registry request repeated image=%s attempt=%d error=%s", self._reference, attempt, reason)
         await asyncio.sleep(_BACKOFF_S * 2**attempt)
 
@@ -184,11 +213,13 @@ class Repository:
         self, endpoint: _Endpoint, path: str, headers: dict[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A successful answer, having proved who we are if asked to."""
-        url = f"{endpoint.url}/v2/{self._reference.path}/{path}"
-        authorizer = endpoint.authorizer
+        host, authorizer = endpoint.host, endpoint.authorizer
+        url = f"{host.base}/{self._reference.path}/{path}"
+        query = {} if host.own else {"ns": self._reference.registry}  # for mirrors of several registries
+        headers = {**dict(host.headers), **headers}
         while True:
             sent = {**headers, "Authorization": authorizer.header} if authorizer.header else headers
-            async with self._session.get(url, headers=sent) as response:
+            async with self._session.get(url, params=query, headers=sent, ssl=endpoint.context) as response:
                 if response.status < 300:
                     authorizer.accepted = True
                     yield response

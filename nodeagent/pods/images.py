@@ -21,6 +21,8 @@ from nodeagent.runtime.interface import Image, ImageService, RegistryAuth, Runti
 
 log = logging.getLogger(__name__)
 
+_UNLIMITED = 1_000_000
+
 Tell = Callable[[Object, str, str, str], None]
 """`tell(pod, type, reason, message)`: record an event."""
 
@@ -43,7 +45,7 @@ def pull_policy(container: Object) -> str:
 
 
 class Images:
-    """The node's images, as pods ask for them."""
+    """The node's images, as pods ask for them. `max_parallel`: pulls at the same time, 0 for as many as there are."""
 
     def __init__(self, service: ImageService, objects: Objects, tell: Tell, max_parallel: int = 3) -> None:
         self.service = service
@@ -52,7 +54,7 @@ class Images:
         self._pulling: dict[tuple[str, tuple[RegistryAuth, ...]], asyncio.Task[tuple[Image, float]]] = {}
         self._backoff = Backoff()
         self._failures: dict[str, tuple[float, str]] = {}  # when, and why
-        self._slots = asyncio.Semaphore(max_parallel)
+        self._slots = asyncio.Semaphore(max_parallel or _UNLIMITED)
         self.names: dict[str, str] = {}  # image id -> what users see as imageID
         self.changed: Callable[[], None] = lambda: None  # called after a pull: the node's list of images is stale
 

@@ -8,6 +8,7 @@ import json
 import platform
 import shutil
 import socket
+import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -321,7 +322,7 @@ async def test_credentials_are_not_sent_to_a_foreign_token_server_in_the_clear(
     images: LocalImages, scripted: Scripted, tmp_path: Path
 ) -> None:
     async with aiohttp.ClientSession() as session:
-        authorizer = Authorizer(session, [RegistryAuth("u", "p")], plain_http=False)
+        authorizer = Authorizer(session, ssl.create_default_context(), [RegistryAuth("u", "p")], plain_http=False)
         with pytest.raises(Denied):
             await authorizer.answer(f'Bearer realm="http://{scripted.address}/token",service="reg, istry"', "s", "")
 
