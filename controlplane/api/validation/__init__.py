@@ -17,7 +17,6 @@ from controlplane.api.status import Cause
 from controlplane.api.validation import (
     cluster,
     config,
-    customresources,
     metadata,
     networking,
     pods,
@@ -31,6 +30,19 @@ from controlplane.api.validation.required import missing
 
 Object = dict[str, Any]
 
+
+def _definition(obj: Object) -> list[Cause]:
+    from controlplane.api.validation import customresources  # and all that schemas need: only where there are some
+
+    return customresources.definition(obj)
+
+
+def _definition_changes(new: Object, old: Object) -> list[Cause]:
+    from controlplane.api.validation import customresources
+
+    return customresources.changes(new, old)
+
+
 _BY_KIND: dict[tuple[str, str], Rules] = {
     **pods.BY_KIND,
     **workloads.BY_KIND,
@@ -39,11 +51,11 @@ _BY_KIND: dict[tuple[str, str], Rules] = {
     **config.BY_KIND,
     **rbac.BY_KIND,
     **cluster.BY_KIND,
-    **customresources.BY_KIND,
+    ("apiextensions.k8s.io", "CustomResourceDefinition"): _definition,
 }
 _CHANGES: dict[tuple[str, str], Callable[[Object, Object], list[Cause]]] = {
     **updates.BY_KIND,
-    **customresources.CHANGES,
+    ("apiextensions.k8s.io", "CustomResourceDefinition"): _definition_changes,
 }
 
 

@@ -20,7 +20,6 @@ from controlplane.api.validation import schemas
 from controlplane.api.validation.common import IMMUTABLE
 
 Object = dict[str, Any]
-_GROUP = "apiextensions.k8s.io"
 _APPROVAL = "api-approved.kubernetes.io"
 _COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
 _COLUMN_FORMATS = ("byte", "date", "date-time", "double", "float", "int32", "int64", "password")
@@ -263,7 +262,3 @@ def _selectable(version: Object, at: str, causes: list[Cause]) -> None:
                 "are allowed."
             )
             causes.append(invalid_value(where, path, text))
-
-
-BY_KIND = {(_GROUP, "CustomResourceDefinition"): definition}
-CHANGES = {(_GROUP, "CustomResourceDefinition"): changes}

@@ -4,10 +4,14 @@ What was written by the schema that reads it is answered as its stored bytes. Th
 encoded at its first read, and remembered until the object or the schema changes.
 """
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
-from controlplane.api.schema.kind import CustomKind
 from controlplane.store.cache import Cached
+
+if TYPE_CHECKING:  # a server without custom resources does not pay for them
+    from controlplane.api.schema.kind import CustomKind
 
 _REMEMBERED = 50_000
 
@@ -15,7 +19,7 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
-def read(cached: Cached, custom: CustomKind) -> Cached:
+def read(cached: Cached, custom: "CustomKind") -> Cached:
     """The object as `custom` shows it."""
     if custom.since is not None and cached.revision > custom.since:
         return cached

@@ -16,7 +16,6 @@ from controlplane.api import status
 from controlplane.api.definitions import Definitions
 from controlplane.api.resources import Resource, ResourceTable
 from controlplane.apiserver.customresources import naming
-from controlplane.apiserver.customresources.rows import rows
 from controlplane.apiserver.customresources.strategy import DefinitionStrategy
 from controlplane.apiserver.http import User
 from controlplane.apiserver.registry.deletion import DeleteOptions
@@ -228,6 +227,13 @@ class CustomResources:
         await self._registry.update(self._resource, "", name, _USER, change, subresource="status")
         if last:
             await self._registry.update(self._resource, "", name, _USER, release)
+
+
+def rows(crd: Object, definitions: Definitions) -> list[Resource]:
+    """The resources that a definition brings."""
+    from controlplane.apiserver.customresources import rows as made  # a server without any does not pay for it
+
+    return made.rows(crd, definitions)
 
 
 def _essence(crd: Object) -> Any:

@@ -5,7 +5,6 @@ from typing import Any
 
 from controlplane.api import status
 from controlplane.api.resources import Resource
-from controlplane.api.schema.paths import get, simple
 from controlplane.api.selectors import from_selector
 
 Object = dict[str, Any]
@@ -41,7 +40,7 @@ def applied(obj: Object, scale: Object, resource: Resource) -> Object:
     said: Object = {}
     if "replicas" in spec:
         custom = resource.custom
-        path = simple(custom.scale["specReplicasPath"]) if custom and custom.scale else ("spec", "replicas")
+        path = _simple(custom.scale["specReplicasPath"]) if custom and custom.scale else ("spec", "replicas")
         said = _put({}, path, spec["replicas"])
     return {"kind": obj["kind"], "apiVersion": obj["apiVersion"], **said}
 
@@ -57,8 +56,14 @@ def write(obj: Object, scale: Object, resource: Resource) -> Object:
         raise status.invalid("autoscaling", "Scale", obj["metadata"]["name"], [cause])
     if resource.custom is not None:
         assert resource.custom.scale is not None
-        return _put(obj, simple(resource.custom.scale["specReplicasPath"]), replicas)
+        return _put(obj, _simple(resource.custom.scale["specReplicasPath"]), replicas)
     return {**obj, "spec": {**obj["spec"], "replicas": replicas}}
+
+
+def _simple(path: str) -> tuple[str, ...]:
+    from controlplane.api.schema.paths import simple
+
+    return simple(path)
 
 
 def _metadata(meta: Object) -> Object:
@@ -68,6 +73,8 @@ def _metadata(meta: Object) -> Object:
 
 def _read_custom(obj: Object, resource: Resource) -> Object:
     """By the paths of the definition's scale subresource (registry/customresource/etcd.go)."""
+    from controlplane.api.schema.paths import get, simple
+
     paths = resource.custom.scale if resource.custom is not None else None
     assert paths is not None
     replicas = get(obj, simple(paths["specReplicasPath"]))
