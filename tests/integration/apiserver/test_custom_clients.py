@@ -56,8 +56,8 @@ def test_the_dynamic_client(server: Any, admin: Any, ns: str) -> None:
         changed = lamps.patch({"spec": {"text": "b"}}, "l", ns, content_type="application/merge-patch+json")
         assert (changed.spec.text, changed.metadata.generation) == ("b", 2)
         lamps.status.patch({"status": {"on": True}}, "l", ns, content_type="application/merge-patch+json")
-        head = {"apiVersion": "dynamic.example.com/v1", "kind": "Lamp", "metadata": {"name": "l"}}
-        body = {**head, "spec": {"text": "a"}}
+        wanted = {**body, "spec": {"size": 3}}
+        applied = lamps.server_side_apply(wanted, "l", ns, field_manager="me", force_conflicts=True)
         assert (applied.spec.size, applied.status.on) == (3, True)
         assert [each.metadata.name for each in lamps.get(namespace=ns).items] == ["l"]
         seen = lamps.watch(namespace=ns, timeout=5)
