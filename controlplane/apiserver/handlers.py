@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from controlplane.api import convert, status
+from controlplane.api import convert, lifecycle, status
 from controlplane.api.resources import Resource, ResourceTable, Subresource
 from controlplane.api.validate import check_body, decode_checked
 from controlplane.apiserver import patches, reviews
@@ -28,9 +28,14 @@ _CONNECT = ("log", "exec", "attach", "portforward", "proxy")
 
 class Handlers:
     def __init__(
-        self, registry: Registry, table: ResourceTable, authn: Authenticator, authz: Authorizer, nodes: NodeProxy
-    ) -> None:
+        self, registry: Registry, table: ResourceTable, authn: Authenticator, authz: Authorizer, nodes: NodeProxy,
+        deprecated: Callable[[str, str, str, str, str], None] = lambda *_: None,
+    ) -> None:  # fmt: skip
+        """`deprecated` is told of requests for versions that are on their way out: group, version, resource,
+        subresource and the release that removes it."""
         self.registry = registry
+        self._deprecated = deprecated
+        self._going: dict[tuple[str, str, str], tuple[str, str]] = {}
         self.table = table
         self.fanout = Fanout(registry.cache)
         self._authn = authn
@@ -42,12 +47,27 @@ class Handlers:
             "deletecollection": self._delete_collection,
         }  # fmt: skip
 
+    @property
+    def table(self) -> ResourceTable:
+        """The resources that are served; set again when custom resources change them."""
+        return self._table
+
+    @table.setter
+    def table(self, table: ResourceTable) -> None:
+        self._table = table
+        served = self.registry.definitions.version
+        told = ((resource, lifecycle.warning(resource, table, served)) for resource in table.all())
+        self._going = {(each.group, each.version, each.plural): text for each, text in told if text[0]}
+
     async def resource(self, request: Request) -> Response:
         """Raises StatusError 404 for a resource that there is not, 405 for a verb that it has not."""
         info: RequestInfo = request.info
         resource = self.table.find(info.group, info.version, info.resource)
         if resource is None or (info.namespace and not resource.namespaced and info.resource != "namespaces"):
             raise status.not_found()
+        if (told := self._going.get((info.group, info.version, info.resource))) is not None:
+            request.warnings.append(told[0])
+            self._deprecated(info.group, info.version, info.resource, info.subresource, told[1])
         if info.subresource:
             sub = resource.subresources.get(info.subresource)
             if sub is None:

@@ -103,7 +103,9 @@ class ApiServer:
         self.discovery = Discovery(self.table, f"{config.advertise_address}:{config.secure_port}")
         self.openapi = OpenApi(self.definitions, self.table)
         self.issuer = IssuerDiscovery(signer, f"https://{config.advertise_address}:{config.secure_port}")
-        self.handlers = Handlers(self.registry, self.table, self.authn, self.authz, self.nodes)
+        self.handlers = Handlers(
+            self.registry, self.table, self.authn, self.authz, self.nodes, self.observer.deprecated
+        )
         self.custom = CustomResources(
             self.registry, self.table, self.definitions, self._publish, self.handlers.fanout.close
         )

@@ -62,3 +62,13 @@ async def test_people_get_it_indented(api: Any) -> None:
     assert b'\n  "kind"' in asked.body
     many = await api.raw("GET", CMS, headers={"Accept": "application/yaml", "User-Agent": "curl/7.88.1"})
     assert yaml.safe_load(many.body)["items"][0]["metadata"]["name"] == "a"
+
+
+async def test_what_is_on_its_way_out_says_so(api: Any) -> None:
+    text = '299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"'
+    for target in ("endpoints", "endpoints/kubernetes", "endpoints?watch=1"):
+        response = await api.raw("GET", f"/api/v1/namespaces/default/{target}")
+        assert response.headers["Warning"] == text
+    assert "Warning" not in ((await api.raw("GET", CMS)).headers or {})
+    told = (await api.raw("GET", "/metrics")).body.decode()
+    assert 'apiserver_requested_deprecated_apis{group="",version="v1",resource="endpoints"' in told
