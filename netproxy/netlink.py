@@ -17,7 +17,7 @@ CREATE, EXCL = 0x400, 0x200
 _ERROR, _DONE = 2, 3
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
-_NESTED, _NETWORK_ORDER, _TYPE_MASK = 0x8000, 0x4000, 0x3FFF
+NESTED, NETWORK_ORDER, _TYPE_MASK = 0x8000, 0x4000, 0x3FFF
 _BATCH_BYTES = 32 << 10  # of requests in one send; even if each fails, the answers fit the receive buffer
 
 Request = tuple[int, int, bytes]
@@ -104,12 +104,12 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 def nested(kind: int, value: bytes) -> bytes:
     """An attribute whose value is attributes."""
-    return attribute(kind | _NESTED, value)
+    return attribute(kind | NESTED, value)
 
 
 def big_endian(kind: int, value: bytes) -> bytes:
     """An attribute whose number is in network order and, as ipset wants it, says so."""
-    return attribute(kind | _NETWORK_ORDER, value)
+    return attribute(kind | NETWORK_ORDER, value)
 
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:

@@ -155,7 +155,7 @@ class Proxy:
             self._full = True
         if self._full:
             self._note(True)
-        else:
+        elif not self._tracker.pending:  # something may have come in while we looked
             self.health.updated()
 
     def _plan(self, name: ServiceName) -> dict[PortName, ServicePlan]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from netproxy.ipvs.sets import SETS
 from netproxy.ipvs.state import PROTOCOLS, Key, Options, Target
-from netproxy.netlink import attribute, attributes, big_endian, nested, values
+from netproxy.netlink import NESTED, NETWORK_ORDER, attribute, attributes, big_endian, nested, values
 
 # Generic netlink, family IPVS.
 NEW_SERVICE, SET_SERVICE, DEL_SERVICE, GET_SERVICE, NEW_DEST, SET_DEST, DEL_DEST, GET_DEST = range(1, 9)
@@ -35,8 +35,14 @@ _MASQUERADING = 0
 _HOST_MASK = b"\xff" * 4
 _U16, _U32, _BE16, _TWO = struct.Struct("=H"), struct.Struct("=I"), struct.Struct(">H"), struct.Struct("=II")
 _AF_INET = _U16.pack(socket.AF_INET)
+# Whole groups of attributes (length, type, value, padding): most of the time of a full sync goes into these.
+_KEY = struct.Struct("=HHHxx HHHxx HH16s HH2sxx")
+_TARGET = struct.Struct("=HH16s HH2sxx HHHxx")
+_WEIGHT = struct.Struct("=HHI HHI HHI HHI")
+_IP_PORT = struct.Struct("=HHHH4s HH2sxx HHBxxx")
 _OUR_FLAGS = 0x1 | 0x8
 _NAMES = {number: name for name, number in PROTOCOLS.items()}
+_NUMBERS = {name.lower(): number for name, number in PROTOCOLS.items()}
 
 # Generic netlink's own family, linux/genetlink.h.
 CONTROL = 0x10
@@ -47,6 +53,7 @@ SET_LIST, SET_ADD, SET_DEL = (6 << 8 | command for command in (7, 9, 10))
 _SET_PROTOCOL, _SET_NAME, _SET_TYPE, _SET_FLAGS, _SET_DATA, _SET_ADT, _SET_LINE = 1, 2, 3, 6, 7, 8, 9
 _IP, _PORT, _PROTO, _IP2, _CIDR2, _ELEMENTS = 1, 4, 7, 20, 21, 24
 _HEADERS_ONLY = 1 << 2
+_LINE = big_endian(_SET_LINE, bytes(4))
 
 # rtnetlink.
 NEW_ADDRESS, DEL_ADDRESS, GET_ADDRESS = 20, 21, 22
@@ -80,11 +87,12 @@ def server_key(key: Key) -> bytes:
 
 
 def _key(key: Key) -> bytes:
-    return (
-        attribute(_SVC_AF, _AF_INET)
-        + attribute(_SVC_PROTOCOL, _U16.pack(PROTOCOLS[key.protocol]))
-        + attribute(_SVC_ADDR, socket.inet_aton(key.address) + bytes(12))
-        + attribute(_SVC_PORT, _BE16.pack(key.port))
+    ip, port = socket.inet_aton(key.address), _BE16.pack(key.port)
+    return _KEY.pack(
+        *(6, _SVC_AF, socket.AF_INET),
+        *(6, _SVC_PROTOCOL, PROTOCOLS[key.protocol]),
+        *(20, _SVC_ADDR, ip),
+        *(6, _SVC_PORT, port),
     )
 
 
@@ -101,19 +109,15 @@ def server(key: Key, options: Options) -> bytes:
 
 def destination(target: Target, weight: int | None = None) -> bytes:
     """`weight`: None where the kernel only needs to know which destination."""
-    body = (
-        attribute(_DEST_ADDR, socket.inet_aton(target.ip) + bytes(12))
-        + attribute(_DEST_PORT, _BE16.pack(target.port))
-        + attribute(_DEST_FAMILY, _AF_INET)
-    )
+    ip, port = socket.inet_aton(target.ip), _BE16.pack(target.port)
+    body = _TARGET.pack(20, _DEST_ADDR, ip, 6, _DEST_PORT, port, 6, _DEST_FAMILY, socket.AF_INET)
     if weight is not None:
-        for kind, number in (
-            (_DEST_FORWARD, _MASQUERADING),
-            (_DEST_WEIGHT, weight),
-            (_DEST_UPPER, 0),
-            (_DEST_LOWER, 0),
-        ):
-            body += attribute(kind, _U32.pack(number))
+        body += _WEIGHT.pack(
+            *(8, _DEST_FORWARD, _MASQUERADING),
+            *(8, _DEST_WEIGHT, weight),
+            *(8, _DEST_UPPER, 0),
+            *(8, _DEST_LOWER, 0),
+        )
     return nested(_DEST, body)
 
 
@@ -156,26 +160,30 @@ def _ipset(body: bytes) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _set_name(name: str) -> bytes:
-    return attribute(_SET_NAME, name.encode() + b"\0")
+def _member_of(name: str) -> bytes:
+    return _ipset(attribute(_SET_NAME, name.encode() + b"\0"))
 
 
 def member(name: str, text: str) -> bytes:
     """A request's payload for one member, e.g. `10.96.0.1,tcp:443`, of the set `name`."""
     first, *rest = text.split(",")
-    if SETS[name] == "bitmap:port":
-        body = big_endian(_PORT, _BE16.pack(int(first)))
+    if not rest:
+        port = SETS[name] == "bitmap:port"
+        body = big_endian(_PORT, _BE16.pack(int(first))) if port else _address(_IP, first)
     else:
-        body = _address(_IP, first)
-        if rest:
-            protocol, port = rest[0].split(":")
-            body += big_endian(_PORT, _BE16.pack(int(port))) + attribute(_PROTO, bytes((PROTOCOLS[protocol.upper()],)))
+        protocol, _, number = rest[0].partition(":")
+        ip, port_number = socket.inet_aton(first), _BE16.pack(int(number))
+        body = _IP_PORT.pack(
+            *(12, _IP | NESTED, 8, 1 | NETWORK_ORDER, ip),
+            *(6, _PORT | NETWORK_ORDER, port_number),
+            *(5, _PROTO, _NUMBERS[protocol]),
+        )
         if len(rest) > 1:
-            ip, _, prefix = rest[1].partition("/")
-            body += _address(_IP2, ip)
+            other, _, prefix = rest[1].partition("/")
+            body += _address(_IP2, other)
             if SETS[name].endswith("net"):
                 body += attribute(_CIDR2, bytes((int(prefix or 32),)))
-    return _ipset(_set_name(name)) + nested(_SET_DATA, body + big_endian(_SET_LINE, bytes(4)))
+    return _member_of(name) + nested(_SET_DATA, body + _LINE)
 
 
 def _address(kind: int, ip: str) -> bytes:

@@ -6,6 +6,7 @@ A mode that this machine's kernel cannot do is skipped with the kernel's reason;
 import asyncio
 import contextlib
 import functools
+import os
 
 import pytest
 
@@ -31,6 +32,8 @@ def make_ipvs(thread, node_ip):
 
 
 BACKENDS = {"iptables": make_iptables, "ipvs": make_ipvs}
+# On a machine that was made for it (tests/e2e/behaviour) only these modes, and they must work.
+REQUIRED = [mode for mode in os.environ.get("WHERRY_PROXY_MODES", "").split(",") if mode]
 
 
 @functools.cache
@@ -90,7 +93,8 @@ class Cluster:
     """`nodes`, pods by `pod()`, and `apply()` for Services and slices, which returns when all rules are written."""
 
     def __init__(self, wire, directory, mode):
-        self.wire, self.mode, self.make_backend = wire, mode, BACKENDS[mode]
+        self.wire = wire
+        self.use(mode)
         self.nodes = [Node(wire, directory, n) for n in (1, 2)]
         self.objects = {}
         self._pods = 0
@@ -108,6 +112,10 @@ class Cluster:
         for node in self.nodes:
             await self.kill_proxy(node)
         await self._stack.aclose()
+
+    def use(self, mode):
+        """Proxies started from now on are of this mode."""
+        self.mode, self.make_backend = mode, BACKENDS[mode]
 
     async def start_proxy(self, node):
         node.backend = self.make_backend(node.corner.thread, node.ip)
@@ -167,13 +175,21 @@ class Cluster:
         return ("slice" if "endpoints" in obj else "service", obj["metadata"]["name"])
 
 
-@pytest.fixture(params=list(BACKENDS))
+@pytest.fixture(params=REQUIRED or list(BACKENDS))
 async def cluster(request, tmp_path):
     if reason := why_not(request.param):
-        pytest.skip(reason)
+        (pytest.fail if REQUIRED else pytest.skip)(reason)
     with network_lab.wire() as wire:
         async with Cluster(wire, tmp_path, request.param) as made:
             yield made
+
+
+@pytest.fixture
+def other_mode(cluster):
+    mode = next(mode for mode in BACKENDS if mode != cluster.mode)
+    if reason := why_not(mode):
+        pytest.skip(reason)
+    return mode
 
 
 @pytest.fixture
