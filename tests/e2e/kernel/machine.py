@@ -87,25 +87,31 @@ def run(command: str, cache: Path, *, memory_mb: int = 1024, limit_s: float = 90
     kvm = _kvm_works()
     words = [
         *("qemu-system-x86_64", "-accel", "kvm" if kvm else "tcg,tb-size=128", "-cpu", "host" if kvm else "max"),
-        *("-m", str(memory_mb), "-smp", "1", "-nographic", "-no-reboot", "-nodefaults", "-net", "none"),
+        *("-m", str(memory_mb), "-smp", "2", "-nographic", "-no-reboot", "-nodefaults", "-net", "none"),
         *("-serial", "stdio", "-kernel", str(kernel), "-initrd", str(initramfs)),
         *("-append", "console=ttyS0 quiet panic=-1 rdinit=/init random.trust_cpu=on"),
         *("-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"),
         *("-device", "virtio-9p-pci,fsdev=root,mount_tag=root"),
     ]
+    console = cache / f"console-{os.getpid()}.log"  # may be looked at while it runs
     try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              timeout=limit_s, check=False)  # fmt: skip
-        said = done.stdout.decode(errors="replace").replace("\r\n", "\n")
-    except subprocess.TimeoutExpired as error:
-        said = (error.stdout or b"").decode(errors="replace")
-        raise Failed(f"no end after {limit_s:.0f} s:\n{said[-3000:]}") from None
+        with console.open("wb") as output:
+            done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                                  timeout=limit_s, check=False)  # fmt: skip
+        said = _read(console)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"no end after {limit_s:.0f} s:\n{_read(console)[-3000:]}") from None
     finally:
         initramfs.unlink()
+        console.unlink()
     before, found, status = said.rpartition("exit status ")
     if not found:
         raise Failed(f"qemu exit {done.returncode}:\n{said[-3000:]}")
     return int(status.split()[0]), before
+
+
+def _read(console: Path) -> str:
+    return console.read_bytes().decode(errors="replace").replace("\r\n", "\n")
 
 
 def _kvm_works() -> bool:
