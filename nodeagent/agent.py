@@ -37,11 +37,13 @@ from controlplane.systemd import on_liveness
 from controlplane.tls import ServerTls
 from nodeagent import machine, node
 from nodeagent.config import Config
+from nodeagent.images.collector import ImageCollector, Policy, disk_of
 from nodeagent.pods.eviction import thresholds
 from nodeagent.pods.eviction.manager import EvictionManager
 from nodeagent.pods.eviction.thresholds import Observation, Watch
 from nodeagent.pods.hosts import DnsSettings
 from nodeagent.pods.images import Images
+from nodeagent.pods.imageuse import ImageUse
 from nodeagent.pods.launcher import Launcher
 from nodeagent.pods.logrotate import LogRotation
 from nodeagent.pods.manager import PodManager
@@ -133,12 +135,35 @@ class Agent:
         self.manager = PodManager(launcher, statuses, mirrors)
         self.source = ApiSource(client, self.name, self.manager)
         self.files = FileSource(config.static_pod_path, self.name, self.manager, config.file_check_frequency_seconds)
+        self.collector = self._image_collector(images)
         self.evictions = self._eviction_manager(facts)
+        self.evictions.reclaim_disk = self._reclaim_disk
         self.manager.pressures = lambda: self.evictions.conditions
         routes = Routes(facts, runtime, self.manager, Authorizer(client, self.name), self.machine, self._unhealthy)
         self.server = Server(routes)
         self.port = 0
         self._watch(variables)
+
+    def _image_collector(self, images: ImageService) -> ImageCollector:
+        config = self.config
+        try:
+            policy = Policy(
+                config.image_gc_high_threshold_percent, config.image_gc_low_threshold_percent,
+                config.image_minimum_gc_age_seconds, config.image_maximum_gc_age_seconds,
+            )  # fmt: skip
+        except ValueError as error:
+            raise daemon.ConfigError(str(error)) from None
+        me = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.name, "uid": self.name}}
+        return ImageCollector(
+            images, policy, ImageUse(self.runtime, self.manager, self.images), lambda: disk_of(config.root_dir),
+            lambda kind, reason, message: self._recorder.event(me, kind, reason, message), self._images_changed,
+        )  # fmt: skip
+
+    async def _reclaim_disk(self) -> None:
+        try:
+            await self.collector.remove_unused()
+        except RuntimeFailure as failure:
+            log.warning("image_gc_failed error=%s", failure)
 
     def _eviction_manager(self, facts: NodeFacts) -> EvictionManager:
         config = self.config
@@ -183,6 +208,7 @@ class Agent:
                 for task in (self.manager.run(), self._run_source(), self.volumes.run(), self._watch_runtime()):
                     group.create_task(task)
                 group.create_task(self.evictions.run())
+                group.create_task(self.collector.run())
                 rotation = LogRotation(
                     self.runtime, self.config.container_log_max_bytes, self.config.container_log_max_files
                 )

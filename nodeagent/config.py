@@ -101,6 +101,14 @@ class Config:
     """Pull one image after the other."""
     max_parallel_image_pulls: int = 3
     """Most images pulled at the same time; 0: no limit."""
+    image_gc_high_threshold_percent: int = 85
+    """Unused images are removed when the disk is fuller than this."""
+    image_gc_low_threshold_percent: int = 80
+    """… until it is no fuller than this."""
+    image_minimum_gc_age_seconds: float = 120.0
+    """Images that came less than this ago are not removed."""
+    image_maximum_gc_age_seconds: float = 0.0
+    """Images that nobody has used for this long are removed whatever the disk says; 0: never."""
     container_log_max_bytes: int = 10 * 1024 * 1024
     """A container's log is rotated when it is larger."""
     container_log_max_files: int = 5

@@ -90,7 +90,7 @@ class LocalImages:
         if self._state.preloaded.get(str(path)) == mark:
             return
         try:
-            await self.load(str(path))
+            await self.load(str(path), pinned=True)
         except (RuntimeFailure, OSError) as error:
             log.error("preload failed path=%s error=%s", path, error)
             return
@@ -276,13 +276,13 @@ class LocalImages:
 
     # -- load ----------------------------------------------------------------------------------------------------
 
-    async def load(self, path: str) -> Sequence[Image]:
+    async def load(self, path: str, *, pinned: bool = False) -> Sequence[Image]:
         with ExitStack() as stack:
             try:
                 archive = stack.enter_context(await asyncio.to_thread(Archive, Path(path)))
                 images = []
                 for found in await asyncio.to_thread(archive.images):
-                    images.append(await self._load_one(archive, found))
+                    images.append(await self._load_one(archive, found, pinned))
             except OSError as error:
                 raise RuntimeFailure(f"cannot load {path}: {error}", "ErrImagePull") from error
         if not images:
@@ -291,7 +291,7 @@ class LocalImages:
             log.info("image loaded path=%s id=%s tags=%s", path, image.id, ",".join(image.tags))
         return images
 
-    async def _load_one(self, archive: Archive, found: Found) -> Image:
+    async def _load_one(self, archive: Archive, found: Found, pinned: bool) -> Image:
         config = manifest.config(found.config)
         repositories = {references.parse(tag).repository for tag in found.tags}
         digests = [f"{repository}@{found.digest}" for repository in sorted(repositories)] if found.digest else []
@@ -301,9 +301,8 @@ class LocalImages:
 
         with _Pins(self._pinned, config.chain_ids):
             await self._unpack_all(config, len(found.layers), open_layer)
-            return self._add(
-                Stored(config.id, config.run, config.chain_ids, list(found.tags), digests, found.size_bytes)
-            )
+            stored = Stored(config.id, config.run, config.chain_ids, list(found.tags), digests, found.size_bytes)
+            return self._add(msgspec.structs.replace(stored, pinned=pinned))
 
 
 class _Pins:

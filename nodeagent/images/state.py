@@ -12,7 +12,8 @@ from nodeagent.runtime.interface import Image, ImageConfig
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """One image. `chains`: chain ids, lowest first. `settled`: its layers are known to be on the disk."""
+    """One image. `chains`: chain ids, lowest first. `settled`: its layers are known to be on the disk. `pinned`: it
+    came from a preloaded archive."""
 
     id: str
     config: ImageConfig
@@ -21,6 +22,7 @@ class Stored(msgspec.Struct, frozen=True):
     digests: list[str]
     size_bytes: int
     settled: bool = False
+    pinned: bool = False
 
     def image(self, content: Content) -> Image:
         """As the interface shows it."""
@@ -31,6 +33,7 @@ class Stored(msgspec.Struct, frozen=True):
             tuple(self.tags),
             tuple(self.digests),
             self.size_bytes,
+            self.pinned,
         )
 
 
@@ -61,6 +64,7 @@ class State(msgspec.Struct):
                 tags=[*known.tags, *(t for t in image.tags if t not in known.tags)],
                 digests=[*known.digests, *(d for d in image.digests if d not in known.digests)],
                 settled=known.settled and known.chains == image.chains,
+                pinned=known.pinned or image.pinned,
             )
         self.images[image.id] = image
         return image

@@ -22,6 +22,7 @@ from nodeagent.runtime.interface import Image, ImageService, RegistryAuth, Runti
 log = logging.getLogger(__name__)
 
 _UNLIMITED = 1_000_000
+_LATELY_S = 120.0
 
 Tell = Callable[[Object, str, str, str], None]
 """`tell(pod, type, reason, message)`: record an event."""
@@ -55,6 +56,7 @@ class Images:
         self._backoff = Backoff()
         self._failures: dict[str, tuple[float, str]] = {}  # when, and why
         self._slots = asyncio.Semaphore(max_parallel or _UNLIMITED)
+        self._asked: dict[str, float] = {}
         self.names: dict[str, str] = {}  # image id -> what users see as imageID
         self.changed: Callable[[], None] = lambda: None  # called after a pull: the node's list of images is stale
 
@@ -72,7 +74,7 @@ class Images:
             raise ImageNotReady(message, "InvalidImageName", now + 60) from error
         present = await self.service.status(reference)
         if present is not None and policy != "Always":
-            self.remember(present)
+            self._hand_over(present)
             self._tell(pod, "Normal", "Pulled", f'Container image "{reference}" already present on machine')
             return present
         if policy == "Never":
@@ -91,6 +93,16 @@ class Images:
     def remember(self, image: Image) -> None:
         self.names[image.id] = image.digests[0] if image.digests else image.id
 
+    def _hand_over(self, image: Image) -> None:
+        self.remember(image)
+        self._asked[image.id] = asyncio.get_running_loop().time()
+
+    def wanted_lately(self) -> set[str]:
+        """Images that somebody asked for so short a time ago that no container may use them yet."""
+        now = asyncio.get_running_loop().time()
+        self._asked = {id_: at for id_, at in self._asked.items() if now - at < _LATELY_S}
+        return set(self._asked)
+
     async def _pull(self, pod: Object, reference: str, since: float) -> Image:
         key = reference, tuple(await self._credentials(pod, reference, since))
         task = self._pulling.get(key)
@@ -108,6 +120,7 @@ class Images:
             self._tell(pod, "Warning", "Failed", f"Error: {failure.reason}")
             # Look again in a moment: the back-off then shows as ImagePullBackOff, as users know it.
             raise ImageNotReady(_explained(reference, failure), failure.reason, now + 2) from failure
+        self._hand_over(image)
         waited = asyncio.get_running_loop().time() - began
         text = f'Successfully pulled image "{reference}" in {_duration(seconds)} ({_duration(waited)} including '
         self._tell(pod, "Normal", "Pulled", f"{text}waiting). Image size: {image.size_bytes} bytes.")

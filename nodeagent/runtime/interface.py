@@ -319,6 +319,7 @@ class Image:
     tags: Sequence[str] = ()  # docker.io/library/busybox:1.35
     digests: Sequence[str] = ()  # docker.io/library/busybox@sha256:...
     size_bytes: int = 0
+    pinned: bool = False  # never to be collected: it could not be pulled again
 
 
 @dataclass(frozen=True, slots=True)
