@@ -28,8 +28,8 @@ def decode_checked(
 ) -> tuple[Object, list[str]]:
     """A freshly decoded `obj` of `resource`, made to fit its schema in place, and warnings for the client.
 
-    `duplicates` are fields that the JSON text had twice (`duplicate_fields`). Raises StatusError 400 for a wrong type,
-    and under "Strict" for unknown and duplicate fields.
+    `duplicates` tells of fields that the text had twice, as the client is told. Raises StatusError 400 for a wrong
+    type, and under "Strict" for unknown and duplicate fields.
     """
     if resource.custom is not None:
         return resource.custom.decode(obj, field_validation, duplicates)
@@ -61,7 +61,7 @@ def check_body(
             f"into Go value of type {version}.{kind}"
         )
     node = structure(schema, definitions)
-    report = [f'duplicate field "{field}"' for field in duplicates]
+    report = list(duplicates)
     try:
         if not duplicates and node.fits(obj):
             return obj, []

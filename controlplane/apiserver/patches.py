@@ -28,10 +28,24 @@ def parse(request: Request, resource: Resource | None = None) -> tuple[str, Any]
     if kind == "strategic" and resource is not None and resource.custom is not None:
         # a custom resource's lists have no strategies: clients fall back to a merge patch
         raise status.unsupported_media_type(media for media in _TYPES if "strategic" not in media)
-    content, _ = decode_body(request)
+    content, repeated = decode_body(request)
     if kind != "json" and not isinstance(content, dict):
         raise status.bad_request("a merge patch must be an object")
+    if repeated:
+        _tell(request, kind, repeated)
     return kind, content
+
+
+def _tell(request: Request, kind: str, repeated: list[str]) -> None:
+    """Of keys that a patch has twice. Raises StatusError 400, 422 where the client wants it strict."""
+    if request.query.get("fieldValidation") != "Strict":
+        request.warnings += repeated
+        return
+    text = ", ".join(repeated)
+    if kind == "apply":
+        raise status.bad_request(f"error strict decoding YAML: {text}")
+    shown = request.body.decode("utf-8", "replace")
+    raise status.invalid("", "", "", [status.invalid_value("patch", shown, f"strict decoding error: {text}")])
 
 
 def apply(kind: str, content: Any, obj: Object, resource: Resource, schema: str, definitions: Definitions) -> Object:

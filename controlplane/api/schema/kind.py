@@ -82,7 +82,7 @@ class CustomKind:
                 f"the object provided is unrecognized (must be of type {self.kind}): json: cannot unmarshal "
                 f"{word(obj)} into Go value of type map[string]interface {{}}"
             )
-        report = [f'duplicate field "{field}"' for field in duplicates]
+        report = list(duplicates)
         prefix = f'{self.kind} in version "{self.version}" cannot be handled as a {self.kind}:'
         try:
             shape.check_head(obj, "", report, self._definitions)

@@ -27,27 +27,26 @@ _ACCEPTED = (
 
 
 def decode_body(request: Request) -> tuple[Any, list[str]]:
-    """The body as JSON values, and the fields that it had twice (only looked for when somebody wants to know).
-    Raises StatusError 400 for bad syntax, 415 for an unknown media type."""
+    """The body as JSON values, and what is to be told of fields that it had twice (only looked for when somebody wants
+    to know). Raises StatusError 400 for bad syntax, 415 for an unknown media type."""
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     body = request.body
     if kind in ("application/json", "") or kind.endswith("+json"):
         try:
-            decoded = _decode_json(body)
+            return _decode_json(body), _repeated(request)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise status.bad_request(f"error decoding the request body: {error}") from None
-        watched = request.query.get("fieldValidation", "Warn") != "Ignore" if request.query_string else True
-        return decoded, duplicate_fields(body) if watched and _may_repeat(request) else []
     if kind in ("application/yaml", "application/x-yaml", "text/yaml", "application/apply-patch+yaml"):
         if body.lstrip()[:1] in (b"{", b"["):  # JSON is YAML, and what clients mostly send as such
             with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                return _decode_json(body), []
+                return _decode_json(body), _repeated(request)
         from controlplane.apiserver.registry import yaml_body
 
         try:
-            return yaml_body.decode(body), []
+            content, repeated = yaml_body.decode(body)
         except (ValueError, RecursionError) as error:
             raise status.bad_request(f"error decoding the request body: {error}") from None
+        return content, repeated if request.query.get("fieldValidation") != "Ignore" else []
     if kind == "application/vnd.kubernetes.protobuf":
         try:
             return wire.decode(body), []
@@ -56,9 +55,12 @@ def decode_body(request: Request) -> tuple[Any, list[str]]:
     raise status.unsupported_media_type(_ACCEPTED)
 
 
-def _may_repeat(request: Request) -> bool:
-    """Duplicate keys are a user's slip: clients that generate their bodies do not ask for validation at all."""
-    return "fieldValidation" in request.query_string
+def _repeated(request: Request) -> list[str]:
+    """Duplicate keys are a user's slip: clients that generate their bodies do not ask for validation at all, and need
+    not pay for a second parse."""
+    if "fieldValidation" not in request.query_string or request.query.get("fieldValidation") == "Ignore":
+        return []
+    return [f'duplicate field "{field}"' for field in duplicate_fields(request.body)]
 
 
 def encode(obj: Object) -> bytes:

@@ -22,22 +22,45 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def decode(body: bytes) -> Any:
-    """The JSON values of a YAML text. Raises ValueError."""
+def decode(body: bytes) -> tuple[Any, list[str]]:
+    """The JSON values of a YAML text, and a line for each key that a mapping has twice. Raises ValueError."""
     try:
-        depth = 0
-        for event in yaml.parse(body, Loader=_Loader):
-            if isinstance(event, yaml.events.CollectionStartEvent):
-                depth += 1
-                if depth > _MAX_DEPTH:
-                    raise ValueError("exceeded max depth")
-            elif isinstance(event, yaml.events.CollectionEndEvent):
-                depth -= 1
-            elif isinstance(event, yaml.events.AliasEvent):
-                raise ValueError("aliases are not accepted")
-        return _json(yaml.load(body, Loader=_Loader))
+        repeated = _look_over(body)
+        return _json(yaml.load(body, Loader=_Loader)), repeated
     except yaml.YAMLError as error:
         raise ValueError(f"yaml: {error}") from None
+
+
+def _look_over(body: bytes) -> list[str]:
+    """Refuses what must not be loaded; returns what is repeated, in the words of Go's YAML."""
+    repeated: list[str] = []
+    # A set of keys for each open mapping, None for a list; whether the next scalar in a mapping is a key.
+    open_: list[set[str] | None] = []
+    is_key: list[bool] = []
+    for event in yaml.parse(body, Loader=_Loader):
+        if isinstance(event, yaml.events.AliasEvent):
+            raise ValueError("aliases are not accepted")
+        if isinstance(event, yaml.events.CollectionStartEvent):
+            if is_key:
+                is_key[-1] = not is_key[-1]
+            open_.append(set() if isinstance(event, yaml.events.MappingStartEvent) else None)
+            is_key.append(open_[-1] is not None)
+            if len(open_) > _MAX_DEPTH:
+                raise ValueError("exceeded max depth")
+        elif isinstance(event, yaml.events.CollectionEndEvent):
+            open_.pop()
+            is_key.pop()
+        elif isinstance(event, yaml.events.ScalarEvent) and open_:
+            keys = open_[-1]
+            if keys is None:
+                continue
+            if is_key[-1]:
+                if event.value in keys and event.start_mark is not None:
+                    line = event.start_mark.line + 1
+                    repeated.append(f'line {line}: key "{event.value}" already set in map')
+                keys.add(event.value)
+            is_key[-1] = not is_key[-1]
+    return repeated
 
 
 def _json(value: Any) -> Any:
