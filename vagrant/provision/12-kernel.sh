@@ -50,6 +50,6 @@ if printf '%s\n' "# Written by Wherry." "${sysctls[@]}" | put /etc/sysctl.d/90-w
         [ "$(cat "$path" 2>/dev/null)" = "$2" ] || echo "$2" 2>/dev/null >"$path"
     }
     for entry in "${sysctls[@]}"; do
-        sysctl "${entry%% = *}" "${entry##* = }" 2>/dev/null || note "cannot set ${entry%% = *} here; it is set at boot"
+        sysctl "${entry%% = *}" "${entry##* = }" 2>/dev/null || note "cannot set ${entry%% = *}: in a container it is the host's"
     done
 fi

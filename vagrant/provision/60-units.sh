@@ -24,7 +24,7 @@ if [ ${#changed[@]} != 0 ]; then
     say "installed ${changed[*]}"
 fi
 units=("${daemons[@]/#/wherry-}")
-if ! systemctl is-enabled -q "${units[@]}"; then
+if systemctl is-enabled "${units[@]}" 2>/dev/null | grep -qv '^enabled$'; then
     systemctl enable -q "${units[@]}"
     say "enabled ${units[*]}"
 fi
@@ -48,6 +48,10 @@ explain() {
     fail "$1 did not start" "the lines above are its log; more: journalctl -u 'wherry-*'"
 }
 [ ${#stale[@]} = 0 ] || step "restarted ${stale[*]}" timeout "$patience" systemctl restart "${stale[@]}" || explain "${stale[*]}"
-if ! systemctl is-active -q "${units[@]}"; then
-    step "started ${1}" timeout "$patience" systemctl start "${units[@]}" || explain "${units[*]}"
+active() { # all of them: is-active asks whether any is, and a unit whose condition fails is no failure to systemctl
+    local unit
+    for unit in "${units[@]}"; do systemctl is-active -q "$unit" || return; done
+}
+if ! active; then
+    step "started ${1}" timeout "$patience" systemctl start "${units[@]}" && active || explain "${units[*]}"
 fi

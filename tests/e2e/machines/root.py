@@ -1,7 +1,7 @@
 """What machines are made of, made once and kept: a Debian tree, and an offline folder for the provisioning.
 
 Both lie in a cache folder outside the project (WHERRY_TEST_CACHE, else /var/cache/wherry-tests), named after what they
-were made from: a change makes a new one, and the old one is removed. Packages come from this machine's own sources.
+were made from: a change makes a new one, and the oldest are removed. Packages come from this machine's own sources.
 """
 
 import fcntl
@@ -22,6 +22,7 @@ PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "iproute2", "iptables", "kmod", "procps", "python3", "python3-venv",
     "ca-certificates",
 )  # fmt: skip
+_KEPT = 2  # of each kind, besides the one in use: another checkout of the project may be testing with it
 _RECIPE = "1"  # count up when a tree made by older code will not do
 
 
@@ -72,11 +73,14 @@ def _kept(kind: str, made_from: list[str], make: Callable[[Path], None]) -> Path
     found = CACHE / f"{kind}-{key}"
     with _lock():
         if not found.exists():
-            for old in CACHE.glob(f"{kind}-*"):
+            others = sorted(CACHE.glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime, reverse=True)
+            for old in others[_KEPT:]:
                 shutil.rmtree(old)
-            growing = CACHE / f"{kind}-new"
+            growing = CACHE / f".{kind}-new"
+            shutil.rmtree(growing, ignore_errors=True)
             make(growing)
             growing.rename(found)
+        os.utime(found)
     return found
 
 

@@ -1,7 +1,10 @@
 """The machines do what they are for: units active, tight, and the example served from each of them."""
 
+import zipfile
+
 import pytest
 
+from tests.e2e.machines import root
 from tests.e2e.machines.fleet import until
 from tests.e2e.machines.site import Site, fingerprint
 
@@ -67,6 +70,20 @@ def test_logs_are_in_the_journal_with_their_levels(whole: Site) -> None:
         ),
         "the scheduler's reload is in the journal",
     )
+
+
+def test_the_wheel_holds_every_file_of_the_packages(site: Site) -> None:
+    packages = ("controlplane", "nodeagent", "netproxy", "pki")
+    files = {
+        str(path.relative_to(root.PROJECT))
+        for package in packages
+        for path in (root.PROJECT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    with zipfile.ZipFile(next((site.fleet.place / "wheels").glob("*.whl"))) as wheel:
+        inside = {name for name in wheel.namelist() if name.partition("/")[0] in packages}
+    assert inside == files
+    assert any(not name.endswith((".py", ".md")) for name in inside)
 
 
 def test_provisioning_twice_changes_nothing(whole: Site) -> None:

@@ -61,6 +61,19 @@ def test_restarting_agent_and_runtime_touches_no_container_and_new_pods_start(
     whole.kubectl("delete", "pod", "after-restart", "--wait=false")
 
 
+def test_an_upgrade_starts_the_daemons_again_and_touches_no_container(
+    whole: Site, untouched: Callable[[], None]
+) -> None:
+    machine, daemons = whole.n2, ["wherry-runtime", "wherry-nodeagent", "wherry-netproxy"]
+    before = {unit: state(machine, unit)["MainPID"] for unit in ["wherry-pods", *daemons]}
+    machine.path("/opt/wherry/.installed-node").write_text("another version\n")
+    said = whole.provision(machine, "node")
+    assert "restarted wherry-runtime wherry-nodeagent wherry-netproxy" in said
+    assert state(machine, "wherry-pods")["MainPID"] == before["wherry-pods"]
+    assert all(state(machine, unit)["MainPID"] != before[unit] for unit in daemons)
+    untouched()
+
+
 def test_a_missed_watchdog_restarts_agent_and_api_server(whole: Site, untouched: Callable[[], None]) -> None:
     units = ["wherry-nodeagent.service", "wherry-apiserver.service", "wherry-runtime.service"]
     machine = whole.n1
