@@ -24,7 +24,8 @@ if [ ${#changed[@]} != 0 ]; then
     say "installed ${changed[*]}"
 fi
 units=("${daemons[@]/#/wherry-}")
-if systemctl is-enabled "${units[@]}" 2>/dev/null | grep -qv '^enabled$'; then
+states=$(systemctl is-enabled "${units[@]}" 2>/dev/null || true)
+if [ "$(sort -u <<<"$states")" != enabled ]; then
     systemctl enable -q "${units[@]}"
     say "enabled ${units[*]}"
 fi
