@@ -26,7 +26,7 @@ _NOBODYS_METADATA = (
     "name", "namespace", "creationTimestamp", "selfLink", "uid", "clusterName", "generation", "managedFields",
     "resourceVersion",
 )  # fmt: skip
-_NOBODYS: FieldSet = {
+NOBODYS: FieldSet = {
     "f:apiVersion": LEAF, "f:kind": LEAF,
     "f:metadata": {".": LEAF, **{f"f:{name}": LEAF for name in _NOBODYS_METADATA}},
 }  # fmt: skip
@@ -42,7 +42,7 @@ class Root:
 
     def owners_kept(self, fields: FieldSet) -> FieldSet:
         """Those of `fields` that a write of this side can own."""
-        return difference(without_below(fields, *self.hidden), _NOBODYS)
+        return difference(without_below(fields, *self.hidden), NOBODYS)
 
 
 def of_definition(name: str, definitions: Definitions, subresource: str = "", *, has_status: bool = False) -> Root:

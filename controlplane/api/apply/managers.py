@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from controlplane.api.apply import fieldset
-from controlplane.api.apply.compile import Root
+from controlplane.api.apply.compile import NOBODYS, Root
 from controlplane.api.apply.fieldset import BadFieldSet, FieldSet, difference, intersection, union
 from controlplane.api.apply.merge import applied, merged, removed, with_parents
 from controlplane.api.status import Cause, StatusError, apply_conflict, bad_request
@@ -279,9 +279,9 @@ def _applied(
     others = [entry for entry in before if entry is not mine]
     new: Object = merged(root.whole, live or {}, config)
     if mine is not None:
-        new = _pruned(
-            root, new, mine, [*others, {**mine, "apiVersion": writer.api_version, "fieldsV1": said}], versions
-        )
+        now_said = {**mine, "apiVersion": writer.api_version, "fieldsV1": said}
+        pruned = _pruned(root, new, mine, [*others, now_said], versions)
+        new = merged(root.whole, pruned, config)  # once more: an empty list that was said is no rest of a pruned one
     base: Object = live or {"metadata": {}}
     changed: FieldSet = {}
     gone: FieldSet = {}
@@ -334,7 +334,7 @@ def _pruned(root: Root, new: Object, last: Entry, entries: list[Entry], versions
     said = with_parents(whole, last["fieldsV1"])
     rest = removed(whole, new, said) or {}
     all_fields = with_parents(whole, applied(whole, new) or {})
-    owned: FieldSet = {}
+    owned = NOBODYS
     for entry in entries:
         owned = union(owned, entry["fieldsV1"])
     keep = union(with_parents(whole, applied(whole, rest) or {}), with_parents(whole, owned))

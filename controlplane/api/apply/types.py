@@ -105,8 +105,13 @@ class Struct(Type):
             before = old.get(name, _MISSING)
             if before is _MISSING:
                 entry = entries.get(name) or self.entry(name)
-                if entry is not None:
-                    changed[entry[0]] = entry[1].everything(after)
+                if entry is None:
+                    continue
+                of = entry[1]
+                if name in _ALWAYS_THERE and of is not ATOM and type(after) is of.python:
+                    _differ(entry, of.python(), after, changed, removed)
+                else:
+                    changed[entry[0]] = of.everything(after)
                 continue
             shared += 1
             if before is after or before == after:
@@ -124,28 +129,14 @@ class Struct(Type):
                     removed[entry[0]] = entry[1].everything(before)
 
     def fresh(self, value: Any) -> FieldSet:
-        """The fields of a new object. Where Kubernetes' own types always have a part, even an empty one, it is not
-        new; only what is in it is."""
+        """The fields of a new object."""
         node: FieldSet = {}
-        for name, each in value.items():
-            entry = self.entry(name)
-            if entry is None:
-                continue
-            step, of = entry
-            if name in _ALWAYS_THERE and of is not ATOM:
-                if not each or type(each) is not of.python:
-                    continue
-                below = of.fresh(each) if isinstance(of, Struct) else of.everything(each)
-                if "." in below:
-                    below = {step: node for step, node in below.items() if step != "."}
-                if below:
-                    node[step] = below
-            else:
-                node[step] = LEAF if of is ATOM else of.everything(each)
+        self.compare({}, value, node, {})
         return node
 
 
-# Parts that are no pointers in the published Go types, reached from the root of some kind only through such parts.
+# Parts that are no pointers in the published Go types: there they are always there, even if empty, and so never new;
+# only what is in them is.
 _ALWAYS_THERE = frozenset((
     "metadata", "spec", "status", "template", "strategy", "updateStrategy", "jobTemplate", "containers", "source",
     "deprecatedSource", "drivers",
