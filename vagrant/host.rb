@@ -1,7 +1,7 @@
 # What the Vagrantfile does on the host: read the table, ask the control plane for tokens, get this host a certificate.
 # Plain Ruby as Vagrant brings it; nothing is installed, and no private key leaves the machine that made it.
 
-require "fileutils"
+require "open3"
 require "openssl"
 require "shellwords"
 
@@ -43,20 +43,38 @@ module Wherry
   end
 
   # The words that let one machine join. A fresh one-use token each time a worker is provisioned: Vagrant calls `to_s`
-  # only then, so that nothing is asked of a control plane that does not run yet.
+  # only then. libvirt's machines come up side by side, so that a worker may have to wait for the control plane.
   class JoinLine
     COMMAND = "sudo wherry token create --ttl 1h --print-join-command".freeze
+    PATIENCE = 1200 # seconds; in software emulation a control plane takes minutes
 
     def initialize(control_plane)
       @control_plane = control_plane
     end
 
     def to_s
-      answer = IO.popen(["vagrant", "ssh", @control_plane, "--no-tty", "-c", COMMAND], err: File::NULL, &:read)
-      line = answer[/^.*wherry join (.+?)\s*$/, 1]
-      raise "#{@control_plane} gives no join line: run `vagrant up #{@control_plane}` first" unless line
+      deadline = now + PATIENCE
+      loop do
+        answer, status = Open3.capture2e("vagrant", "ssh", @control_plane, "--no-tty", "-c", COMMAND)
+        line = answer[/^wherry join (.+?)\s*$/, 1]
+        return line if status.success? && line
 
-      line
+        waiting = made? && now < deadline
+        raise "#{@control_plane} gives no join line; is it up? `vagrant up #{@control_plane}`\n#{answer}" unless waiting
+
+        sleep 5
+      end
+    end
+
+    private
+
+    def now
+      Process.clock_gettime(Process::CLOCK_MONOTONIC)
+    end
+
+    def made?
+      folder = ENV.fetch("VAGRANT_DOTFILE_PATH", ".vagrant")
+      !Dir.glob(File.join(File.expand_path(folder), "machines", @control_plane, "*", "id")).empty?
     end
   end
 

@@ -77,9 +77,12 @@ class Machine:
         return done.stdout
 
     def copy(self, source: Path, target: str) -> None:
-        """A folder or file to `target` in the machine (rsync)."""
+        """A file or a folder to the path `target` there."""
+        origin = f"{source}/" if source.is_dir() else str(source)
         shell = " ".join(self.ssh()[:-1])
-        box.run("rsync", "-a", "--rsync-path=sudo rsync", "-e", shell, str(source), f"vagrant@127.0.0.1:{target}")
+        box.run(
+            "rsync", "-a", "--mkpath", "--rsync-path=sudo rsync", "-e", shell, origin, f"vagrant@127.0.0.1:{target}"
+        )
 
     def wait(self) -> None:
         """Until it answers over ssh; then give eth1 its address."""

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+PROJECT = Path(__file__).resolve().parents[3]
 PLACES = {  # libvirt's folders, each replaced by one in the test's folder
     "/etc/libvirt": "etc",
     "/var/lib/libvirt": "lib",
@@ -64,13 +65,15 @@ class Hypervisor:
                 raise RuntimeError(f"libvirt did not start:\n{(self.folder / 'hypervisor.log').read_text()[-3000:]}")
             if (self.folder / "ready").exists() and (pids := children.read_text().split()):
                 self.init = int(pids[0])
-                if not subprocess.run(self.command("virsh", "-c", "qemu:///system", "list"), capture_output=True).returncode:
+                if not subprocess.run(
+                    self.command("virsh", "-c", "qemu:///system", "list"), capture_output=True
+                ).returncode:
                     return
             time.sleep(0.1)
 
     def command(self, *command: str) -> list[str]:
-        """The command line that runs `command` inside, in the present working folder."""
-        return ["nsenter", f"--target={self.init}", "--mount", "--net", "--pid", f"--wd={os.getcwd()}", *command]
+        """The command line that runs `command` inside, in the project's folder."""
+        return ["nsenter", f"--target={self.init}", "--mount", "--net", "--pid", f"--wd={PROJECT}", *command]
 
     def virsh(self, *arguments: str) -> str:
         return subprocess.run(
@@ -89,7 +92,9 @@ class Hypervisor:
                 continue  # gone in between
         return found
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.process.kill()  # --kill-child: PID 1 goes, and with it all in its namespace
         self.process.wait()
 
