@@ -37,6 +37,12 @@ module Wherry
     kind = machine.role == "control-plane" ? "control-plane" : "node"
     arguments = [kind, "--address", machine.address, "--node-name", machine.name]
     arguments += ["--proxy-mode", ENV["WHERRY_PROXY_MODE"]] if ENV["WHERRY_PROXY_MODE"]
+    arguments + sources
+  end
+
+  # Where packages and the project come from.
+  def self.sources
+    arguments = []
     arguments += ["--source", ENV["WHERRY_SOURCE"]] if ENV["WHERRY_SOURCE"]
     arguments += ["--offline", "/offline"] if ENV["WHERRY_OFFLINE"]
     arguments

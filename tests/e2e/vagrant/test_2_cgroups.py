@@ -106,7 +106,7 @@ def test_one_process_too_greedy_takes_its_container_along_and_the_agent_restarts
 
 
 def test_a_process_of_its_choice_is_killed_and_that_is_no_oom(lab, pod, eventually):
-    pod("shot", "sleep 1; kill -9 $$", {"limits": {"memory": "24Mi"}}, until="Failed", restartPolicy="Never")
+    pod("shot", "sh -c 'kill -9 $$'; exit $?", {"limits": {"memory": "24Mi"}}, until="Failed", restartPolicy="Never")
     ended = state(lab, "shot")["state"]["terminated"]
     assert (ended["reason"], ended["exitCode"]) == ("Error", 137)
 
