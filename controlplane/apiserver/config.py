@@ -37,6 +37,8 @@ class Config:
     """More than this many requests (watches not counted) are answered with 429."""
     history_seconds: int = 86_400
     """How long the past stays readable: older revisions are compacted."""
+    history_bytes: int = 4 << 30
+    """When the embedded store's file is larger than this, the past is made shorter; 0: only time counts."""
     event_ttl_seconds: int = 3600
     """Events that were not written for so long are deleted."""
     log_level: str = "info"

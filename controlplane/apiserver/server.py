@@ -1,6 +1,7 @@
 """The API server, put together: store → cache → registry → handlers, and the pipeline in front of them."""
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 from collections.abc import Callable, Iterator
@@ -138,7 +139,10 @@ class ApiServer:
     def chores(self) -> list[asyncio.Task[None]]:
         """What goes on beside requests; cancel them before `stop`."""
         history = self.config.history_seconds
-        compactor = Compactor(self.cache.store, retention_s=history, interval_s=max(history / 24, 1.0))
+        compactor = Compactor(
+            self.cache.store, retention_s=history, interval_s=min(max(history / 24, 1.0), 300.0),
+            size=self._store_bytes, limit_bytes=self.config.history_bytes,
+        )  # fmt: skip
         expiry = EventExpiry(self.cache, self.config.event_ttl_seconds)
         return [
             asyncio.create_task(compactor.run(), name="compaction"),
@@ -164,9 +168,16 @@ class ApiServer:
             **{f"poststarthook/{hook}": (lambda: "" if self._ready else starting) for hook in hooks},
         }
 
+    def _store_bytes(self) -> int:
+        """What the embedded store takes on its disk; 0 for others."""
+        path = self.config.store.removeprefix("sqlite://")
+        with contextlib.suppress(OSError):
+            return Path(path).stat().st_size
+        return 0
+
     def _metrics(self) -> Iterator[str]:
         yield from self.observer.lines()
-        yield from storage_metrics(self.cache, self.table)
+        yield from storage_metrics(self.cache, self.table, self._store_bytes())
         yield from self.handlers.fanout.metrics()
         yield from process()
 

@@ -8,8 +8,8 @@ from controlplane.apiserver.registry.generic import Registry
 from controlplane.store.cache import WatchCache
 
 
-def storage_metrics(cache: WatchCache, table: ResourceTable) -> Iterator[str]:
-    """Prometheus text."""
+def storage_metrics(cache: WatchCache, table: ResourceTable, size_bytes: int) -> Iterator[str]:
+    """Prometheus text. `size_bytes`: what the store takes on its disk."""
     stored = {}  # several versions are one object
     for resource in table.all():
         if "get" in resource.verbs and resource.storage_group == resource.group:
@@ -26,4 +26,8 @@ def storage_metrics(cache: WatchCache, table: ResourceTable) -> Iterator[str]:
     yield from family(
         "apiserver_storage_revision", "gauge", "The revision that the watch cache has reached.",
         [({}, cache.revision)],
+    )  # fmt: skip
+    yield from family(
+        "apiserver_storage_size_bytes", "gauge", "Size of the storage database file physically allocated in bytes.",
+        [({"storage_cluster_id": "embedded"}, size_bytes)] if size_bytes else [],
     )  # fmt: skip

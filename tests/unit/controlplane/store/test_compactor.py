@@ -51,3 +51,27 @@ async def test_idle_cluster_writes_nothing(now: list[float]) -> None:
         now[0] += 300
     assert store.current_revision == 2
     await store.close()
+
+
+def test_plan_of_a_store_that_is_too_large_keeps_half() -> None:
+    marks = [(100.0, 1), (200.0, 5), (300.0, 9), (400.0, 11)]
+    assert plan(marks, 450.0, 12, 1000, too_large=True) == (5, [(300.0, 9), (400.0, 11), (450.0, 12)])
+    assert plan([(400.0, 11)], 450.0, 12, 1000, too_large=True) == (11, [(450.0, 12)])
+    assert plan([], 450.0, 12, 1000, too_large=True) == (0, [(450.0, 12)])
+
+
+async def test_a_store_that_is_too_large_forgets_before_its_time(now: list[float]) -> None:
+    store = MemoryStore()
+    await store.open()
+    revision = await store.create("k/a", b"")
+    size = [100]
+    compactor = Compactor(store, retention_s=86_400, size=lambda: size[0], limit_bytes=1000)
+    for _ in range(4):
+        now[0] += 300
+        revision = await store.update("k/a", b"", revision)
+        assert await compactor.once() == 0
+    size[0] = 1001
+    now[0] += 300
+    assert await compactor.once() > 0
+    assert 0 < store.compacted_revision < revision
+    await store.close()
