@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -162,3 +163,44 @@ async def test_failed_disk_ends_the_store_and_tells_everybody(
         await asyncio.wait_for(waiting, 10)
     with pytest.raises(StoreError, match="failed"):
         await store.create("k/b", b"")
+
+
+async def test_a_commit_that_does_not_end_is_trouble_until_it_ends(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    insert = sqlite_log.insert
+
+    def stuck(db: sqlite3.Connection, parameters: list[Any]) -> None:
+        begun.set()
+        assert may_end.wait(10)
+        insert(db, parameters)
+
+    monkeypatch.setattr(sqlite_log, "insert", stuck)
+    assert store.trouble() == ""
+    writing = asyncio.create_task(store.create("a", b"1"))
+    assert await asyncio.to_thread(begun.wait, 10)
+    assert store.trouble() == ""  # it has only begun
+    assert store.trouble() == "store: a commit does not end"
+    may_end.set()
+    await writing
+    async with asyncio.timeout(10):
+        while store.trouble():  # noqa: ASYNC110 - the thread counts after it has answered
+            await asyncio.sleep(0.001)
+
+
+async def test_a_store_that_gave_up_is_trouble_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = WatchCache(SqliteStore(tmp_path / "store.db"))
+    await cache.open()
+    assert cache.trouble() == ""
+
+    def failing(db: sqlite3.Connection, parameters: list[Any]) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(sqlite_log, "insert", failing)
+    with pytest.raises(StoreError):
+        await cache.create("a", b"1")
+    async with asyncio.timeout(10):
+        while "disk I/O error" not in cache.trouble():  # noqa: ASYNC110 - a thread ends
+            await asyncio.sleep(0.001)
+    await cache.close()
