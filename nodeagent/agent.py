@@ -135,6 +135,7 @@ class Agent:
         self.manager = PodManager(launcher, statuses, mirrors)
         self.source = ApiSource(client, self.name, self.manager)
         self.files = FileSource(config.static_pod_path, self.name, self.manager, config.file_check_frequency_seconds)
+        self.image_use = ImageUse(runtime, self.manager, self.images)
         self.collector = self._image_collector(images)
         self.evictions = self._eviction_manager(facts)
         self.evictions.reclaim_disk = self._reclaim_disk
@@ -155,7 +156,7 @@ class Agent:
             raise daemon.ConfigError(str(error)) from None
         me = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.name, "uid": self.name}}
         return ImageCollector(
-            images, policy, ImageUse(self.runtime, self.manager, self.images), lambda: disk_of(config.root_dir),
+            images, policy, self.image_use, lambda: disk_of(config.root_dir),
             lambda kind, reason, message: self._recorder.event(me, kind, reason, message), self._images_changed,
         )  # fmt: skip
 
@@ -399,6 +400,7 @@ def _own_address(kubeconfig: str) -> str:
 
 async def serve(config: Config, ready: Callable[[], None]) -> None:
     """The node agent on this machine, until cancelled."""
+    from nodeagent.images.door import Door
     from nodeagent.images.endpoints import Registries
     from nodeagent.images.service import LocalImages
     from nodeagent.network.network import LinuxPodNetwork, NetworkConfig
@@ -419,7 +421,16 @@ async def serve(config: Config, ready: Callable[[], None]) -> None:
         config.root_dir, config.state_dir, config.runtime_socket, images, network, cgroup_root=config.cgroup_root
     )
     client = from_kubeconfig(config.kubeconfig, "wherry-nodeagent")
+
+    async def prepare() -> None:
+        await images.start()
+        if config.images_socket:
+            door.open()
+
+    agent = Agent(config, client, runtime, images, network, prepare)
+    door = Door(images, config.images_socket, agent.image_use, agent.images.changed)
     try:
-        await Agent(config, client, runtime, images, network, images.start).run(ready)
+        await agent.run(ready)
     finally:
+        await door.close()
         await images.close()

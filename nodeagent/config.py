@@ -91,6 +91,8 @@ class Config:
     """How often the node looks what is left."""
     image_preload_dir: str = str(DEFAULT.image_preload)
     """Image archives and layouts that are loaded at start."""
+    images_socket: str = str(DEFAULT.images_socket)
+    """Where `wherry image` is answered, for root only; empty: nowhere."""
     registry_mirrors: list[str] = field(default_factory=list)
     """registry=URL: ask URL first for images of that registry."""
     insecure_registries: list[str] = field(default_factory=list)

@@ -90,6 +90,11 @@ class Layout:
         return self.run / "runtime.sock"
 
     @property
+    def images_socket(self) -> Path:
+        """Where the node agent answers `wherry image`; for root only."""
+        return self.run / "images.sock"
+
+    @property
     def runtime_state(self) -> Path:
         return self.run / "runtime"
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
+from controlplane.cli.image import image
 from controlplane.cli.lab import control, preflight
 from controlplane.cli.lab.spec import Lab
 from controlplane.cli.machine import commands
@@ -173,7 +174,7 @@ def kubeconfig() -> None:
     click.echo(_lab().kubeconfig)
 
 
-for command in commands.COMMANDS:
+for command in (*commands.COMMANDS, image):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ from nodeagent.images.manifest import _ARCHITECTURES, OCI_CONFIG, OCI_INDEX, OCI
 from nodeagent.runtime.interface import ImageConfig
 
 _PASSWD = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n"
+BUSYBOX = Path("/bin/busybox")  # Debian's busybox-static
 _EPOCH = "1970-01-01T00:00:00Z"  # nothing in an image should depend on when it was made
-_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,21 +127,23 @@ def build(target: Path, entries: Iterable[Entry], config: ImageConfig, name: str
     return digest_of(document)
 
 
-def busybox(target: Path, binary: Path = Path("/bin/busybox"), name: str = "docker.io/library/busybox:1.35") -> str:
-    """The image `name`: /bin/busybox, a link for each of its applets, and the few files that programs expect.
-    Returns its id. Raises OSError or subprocess.SubprocessError if `binary` is not a busybox."""
+def busybox_tree(binary: Path = BUSYBOX) -> Iterator[Entry]:
+    """`binary` as /bin/busybox, a link for each of its applets, and the few files that programs expect. Raises OSError
+    or subprocess.SubprocessError if `binary` is not a busybox."""
     applets = subprocess.run([binary, "--list"], capture_output=True, text=True, check=True).stdout.split()
     folders = {"bin": 0o755, "dev": 0o755, "etc": 0o755, "home": 0o755, "proc": 0o755, "root": 0o700,
                "sys": 0o755, "tmp": 0o1777, "usr": 0o755, "usr/bin": 0o755, "usr/sbin": 0o755, "var": 0o755,
                "var/www": 0o755}  # fmt: skip
-    entries = [
-        *(Entry(path, stat.S_IFDIR | mode) for path, mode in folders.items()),
-        Entry("bin/busybox", stat.S_IFREG | 0o755, source=binary),
-        *(Entry(f"bin/{applet}", stat.S_IFLNK | 0o777, "busybox") for applet in applets if applet != "busybox"),
-        Entry("etc/passwd", stat.S_IFREG | 0o644, _PASSWD),
-        Entry("etc/group", stat.S_IFREG | 0o644, "root:x:0:\nnogroup:x:65534:\n"),
-    ]  # fmt: skip
-    return build(target, entries, ImageConfig(cmd=("sh",), env=(_PATH,)), name)
+    yield from (Entry(path, stat.S_IFDIR | mode) for path, mode in folders.items())
+    yield Entry("bin/busybox", stat.S_IFREG | 0o755, source=binary)
+    yield from (Entry(f"bin/{applet}", stat.S_IFLNK | 0o777, "busybox") for applet in applets if applet != "busybox")
+    yield Entry("etc/passwd", stat.S_IFREG | 0o644, _PASSWD)
+    yield Entry("etc/group", stat.S_IFREG | 0o644, "root:x:0:\nnogroup:x:65534:\n")
+
+
+def busybox(target: Path, binary: Path = BUSYBOX, name: str = "docker.io/library/busybox:1.35") -> str:
+    """The image `name` of a busybox. Returns its id. Raises as `busybox_tree`."""
+    return build(target, busybox_tree(binary), ImageConfig(cmd=("sh",), env=(PATH,)), name)
 
 
 def _config_section(config: ImageConfig) -> dict[str, Any]:

@@ -37,10 +37,11 @@ class Found:
 class Archive:
     """A context manager over the files of a layout, wherever they are."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises ImageInvalid if it is neither a directory nor a tar; OSError if it cannot be read."""
+    def __init__(self, path: Path, name: str = "") -> None:
+        """`name`: what the file is called, if `path` does not say. Raises ImageInvalid if it is neither a directory nor
+        a tar; OSError if it cannot be read."""
         self._path = path
-        self._stem = path.name.split(".")[0].lower()
+        self._stem = (name or path.name).split(".")[0].lower()
         self._tar: tarfile.TarFile | None = None
         self._members: dict[str, tarfile.TarInfo] = {}
         if not path.is_dir():

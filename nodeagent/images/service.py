@@ -276,19 +276,20 @@ class LocalImages:
 
     # -- load ----------------------------------------------------------------------------------------------------
 
-    async def load(self, path: str, *, pinned: bool = False) -> Sequence[Image]:
+    async def load(self, path: str, *, pinned: bool = False, name: str = "") -> Sequence[Image]:
+        """`pinned`: never to be collected. `name`: what the file is called, if `path` does not say."""
         with ExitStack() as stack:
             try:
-                archive = stack.enter_context(await asyncio.to_thread(Archive, Path(path)))
+                archive = stack.enter_context(await asyncio.to_thread(Archive, Path(path), name))
                 images = []
                 for found in await asyncio.to_thread(archive.images):
                     images.append(await self._load_one(archive, found, pinned))
             except OSError as error:
-                raise RuntimeFailure(f"cannot load {path}: {error}", "ErrImagePull") from error
+                raise RuntimeFailure(f"cannot load {name or path}: {error}", "ErrImagePull") from error
         if not images:
-            raise NotFound(f"{path}: no image in it", "ErrImagePull")
+            raise NotFound(f"{name or path}: no image in it", "ErrImagePull")
         for image in images:
-            log.info("image loaded path=%s id=%s tags=%s", path, image.id, ",".join(image.tags))
+            log.info("image loaded path=%s id=%s tags=%s", name or path, image.id, ",".join(image.tags))
         return images
 
     async def _load_one(self, archive: Archive, found: Found, pinned: bool) -> Image:
