@@ -29,22 +29,27 @@ class ServerTls:
         self.context = self._make()
         self.context.sni_callback = self._hand_over
 
-    def reload(self) -> bool:
-        """Use what the files say now; whether they could be used. If not, what was good stays in use."""
-        self._stamps = self._look()
+    def reload(self) -> None:
+        """Use what the files say now. Raises OSError if that cannot be used; what was good then stays in use."""
+        stamps = self._look()
+        self._current = self._make()
+        self._stamps = stamps
+        log.info("certificate_loaded file=%s", self._cert)
+
+    def try_reload(self) -> bool:
+        """The same; whether it could be done."""
         try:
-            self._current = self._make()
+            self.reload()
         except OSError as error:
             log.warning("certificate_not_loaded file=%s error=%s", self._cert, error)
             return False
-        log.info("certificate_loaded file=%s", self._cert)
         return True
 
     async def follow(self, changed: Callable[[], object] = lambda: None) -> None:
         """Reload when a file was replaced, until cancelled; `changed` is called after that."""
         while True:
             await asyncio.sleep(LOOK_S)
-            if self._look() != self._stamps and self.reload():
+            if self._look() != self._stamps and self.try_reload():
                 changed()
 
     def _look(self) -> tuple[tuple[int, int], ...]:
@@ -68,9 +73,9 @@ class ServerTls:
 
 
 def _stamp(file: str) -> tuple[int, int]:
-    """What differs when a file was replaced; a missing file has one, too."""
+    """What differs when a file was replaced or its mode changed; a missing file has one, too."""
     try:
         found = os.stat(file)
     except OSError:
         return (0, 0)
-    return found.st_mtime_ns, found.st_ino
+    return found.st_ctime_ns, found.st_ino

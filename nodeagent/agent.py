@@ -238,7 +238,7 @@ class Agent:
                 KUBELET_SERVING_SIGNER, f"system:node:{self.name}", ("system:nodes",),
                 ("digital signature", "server auth"), (self.name, self.address),
             )  # fmt: skip
-            yield Rotation(self.client, config.tls_cert_file, wanted, renewed=tls.reload)
+            yield Rotation(self.client, config.tls_cert_file, wanted, renewed=tls.try_reload)
 
     def tell(self, pod: Object, kind: str, reason: str, message: str) -> None:
         """Record an event. Good news may wait a moment, so that it does not compete with what it tells of."""

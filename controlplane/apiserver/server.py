@@ -223,7 +223,7 @@ async def serve(config: Config, ready: Callable[[], None]) -> None:
     server = ApiServer(config)
     await server.start()
     tls = ServerTls(config.tls_cert_file, config.tls_private_key_file, config.client_ca_file, alpn=["http/1.1"])
-    rotations = OwnCertificates(config, server.handle, tls.reload, server.nodes.reload)
+    rotations = OwnCertificates(config, server.handle, tls.try_reload, server.nodes.reload)
     on_reload(tls.reload)
     on_reload(server.nodes.reload)
     front = HttpServer(server.handle, max_body_bytes=config.max_request_body_bytes)

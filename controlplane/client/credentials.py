@@ -8,6 +8,7 @@ kubeconfig work as well, without touching the disk. Basic auth, auth providers a
 
 import asyncio
 import base64
+import logging
 import os
 import ssl
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 
 from controlplane.client.errors import ConfigurationError
 
+log = logging.getLogger(__name__)
 _TOKEN_SECONDS = 10.0
 
 
@@ -37,6 +39,7 @@ class Credentials:
     """Path of the kubeconfig and name of the context that this was read from."""
     _context: ssl.SSLContext | None = None
     _stamp: tuple[float, ...] = ()
+    _stale: bool = False
     _token_until: float = 0.0
 
     def tls(self) -> ssl.SSLContext | None:
@@ -45,10 +48,16 @@ class Credentials:
             return None
         files = (self.source[0], self.ca_file, self.cert_file, self.key_file)
         stamp = tuple(_changed_at(f) for f in files if f)
-        if self._context is None or stamp != self._stamp:
-            if self._stamp and self.source[0]:
-                self._read_again()
-            self._context, self._stamp = self._make_context(), stamp
+        if self._context is None or stamp != self._stamp or self._stale:
+            try:
+                if self._stamp and self.source[0]:
+                    self._read_again()
+                self._context, self._stamp = self._make_context(), stamp
+            except ConfigurationError as error:
+                if self._context is None:
+                    raise
+                log.warning("credentials_not_read_again kept=true error=%s", error)
+            self._stale = False
         return self._context
 
     def bearer(self) -> str:
@@ -65,8 +74,8 @@ class Credentials:
         return self.token
 
     def reload(self) -> None:
-        """Forget what was read."""
-        self._context, self._token_until = None, 0.0
+        """Read everything again when it is needed; what cannot be read then stays as it was."""
+        self._stale, self._token_until = True, 0.0
 
     def _read_again(self) -> None:
         """Take what the kubeconfig says now. The server stays: connections to it are pooled."""

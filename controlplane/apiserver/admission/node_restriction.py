@@ -1,12 +1,15 @@
 """A node's agent writes only its own Node, Lease and pods, and cannot give its node rights by labels or taints."""
 
+import base64
 from typing import Any
 
 from controlplane.api import status
 from controlplane.apiserver.authz.node import node_name
 from controlplane.apiserver.registry.generic import Attributes
 from controlplane.store.cache import WatchCache
+from pki import requests
 
+_NODE_SIGNERS = ("kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet")
 _PROTECTED = "node-restriction.kubernetes.io/"
 _MIRROR = "kubernetes.io/config.mirror"
 _REFERENCES = ("secret", "configMap", "persistentVolumeClaim", "serviceAccountToken")
@@ -28,6 +31,8 @@ class NodeRestriction:
             self._pod(node, a)
         elif plural == "serviceaccounts" and a.subresource == "token":
             self._token(node, a)
+        elif plural == "certificatesigningrequests" and a.operation == "CREATE" and not a.subresource:
+            self._certificate(node, a)
         elif plural in ("leases", "csinodes") and a.name != node:
             raise _refuse(a, f"can only access {plural} with the same name as the requesting node")
 
@@ -82,6 +87,18 @@ class NodeRestriction:
             sources += [entry.get("valueFrom") or {} for entry in container.get("env") or ()]
             if any(key in source for source in sources for key in _KEYED):
                 raise _refuse(a, f'node "{node}" can not create pods that reference configmaps or secrets')
+
+    def _certificate(self, node: str, a: Attributes) -> None:
+        """A node asks for its own certificates only; what else must be in them is the signer's to judge."""
+        spec = (a.new or {}).get("spec") or {}
+        if spec.get("signerName") not in _NODE_SIGNERS:
+            return
+        try:
+            name = requests.parse(base64.b64decode(spec.get("request") or "")).common_name
+        except ValueError as error:
+            raise _refuse(a, f"unable to parse csr: {error}") from None
+        if name != a.user.name:
+            raise _refuse(a, f"can only create a node CSR with CN={a.user.name}")
 
     def _token(self, node: str, a: Attributes) -> None:
         reference = (a.new or {}).get("spec", {}).get("boundObjectRef") or {}

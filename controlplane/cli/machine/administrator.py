@@ -1,6 +1,7 @@
 """The administrator at work on a control-plane machine: a client of the API, from this machine's admin.conf."""
 
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,9 +14,27 @@ from pki.layout import DEFAULT, Layout
 def _path(kubeconfig: str | None, root: Path | None) -> str:
     layout = DEFAULT if root is None else Layout.under(root.absolute())
     path = Path(kubeconfig) if kubeconfig else layout.kubeconfig("admin")
+    if not kubeconfig and path.exists() and os.access(layout.ca_key, os.R_OK):
+        _keep_fresh(layout, path)
     if not path.exists():
         raise Trouble(f"{path}: no such file", "run it on the control plane (after wherry init), or say --kubeconfig")
     return str(path)
+
+
+def _keep_fresh(layout: Layout, path: Path) -> None:
+    """No daemon has this certificate and could renew it, so whoever uses it does, in the last third of its life."""
+    from datetime import UTC, datetime
+
+    from controlplane import clock
+    from pki import kubeconfig, provision
+    from pki.authority import Authority
+    from pki.keys import load_key
+
+    try:
+        ca = Authority.load(layout.ca_cert.read_bytes(), load_key(layout.ca_key))
+        provision.admin(layout, ca, kubeconfig.read(path).server, datetime.fromtimestamp(clock.wall_time(), UTC))
+    except (OSError, ValueError):  # then what is there must do
+        return
 
 
 @contextlib.asynccontextmanager

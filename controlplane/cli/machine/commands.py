@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from controlplane import clock
 from controlplane.cli.machine.trouble import Trouble
 from pki.layout import DEFAULT, Layout
 
@@ -73,6 +74,10 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         _fail(f"{error.filename or 'this machine'}: {error.strerror or error}")
 
 
+def _now() -> datetime:
+    return datetime.fromtimestamp(clock.wall_time(), UTC)
+
+
 def _hostname() -> str:
     return socket.gethostname().lower()
 
@@ -101,7 +106,7 @@ def init(
             ip_network(cidr)
         more = [name.strip() for name in names.split(",") if name.strip()]
         plan = Plan(advertise_address, node_name, port, service_cidr, cluster_cidr, more)
-        done = initialise(plan, layout, datetime.now(UTC))
+        done = initialise(plan, layout, _now())
     except ValueError as error:
         _fail(str(error))
     except OSError as error:
@@ -233,7 +238,7 @@ def join(
         patience,
         timeout,
     )
-    if not _run(work(options, layout, datetime.now(UTC), _say)):
+    if not _run(work(options, layout, _now(), _say)):
         click.echo(f"this machine has joined this cluster already, as node {node_name}")
         return
     click.echo(

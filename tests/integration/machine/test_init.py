@@ -17,8 +17,9 @@ from cryptography import x509
 
 from controlplane.cli.machine.initialise import Plan, initialise
 from controlplane.cli.machine.reset import files
-from pki import owners, provision
-from pki.authority import pin
+from pki import kubeconfig, owners, profiles, provision
+from pki.authority import Authority, pin
+from pki.keys import load_key
 from pki.layout import Layout
 
 NOW = datetime.now(UTC)
@@ -60,6 +61,20 @@ def test_what_is_near_its_end_is_made_anew(tmp_path: Path) -> None:
     done = initialise(plan, layout, NOW + timedelta(days=300))
     assert len([line for line in done.changes if "ends" in line]) == 5, done.changes
     assert (layout.ca_key.read_bytes(), layout.service_account_key.read_bytes()) == (ca, account)
+
+
+def test_the_administrators_certificate_is_renewed_when_it_is_used(plane: Any) -> None:
+    layout = plane.layout
+    path = layout.kubeconfig("admin")
+    ca = Authority.load(layout.ca_cert.read_bytes(), load_key(layout.ca_key))
+    old = NOW - timedelta(days=360)
+    kubeconfig.write(path, f"https://127.0.0.1:{plane.port}", ca.pem(), "a", ca.issue(profiles.ADMIN, old))
+    assert plane.token()
+    ends = x509.load_pem_x509_certificate(kubeconfig.read(path).certificate).not_valid_after_utc
+    assert ends > NOW + timedelta(days=300)
+    before = path.read_bytes()
+    plane.token()
+    assert path.read_bytes() == before
 
 
 def test_nonsense_is_refused(tmp_path: Path, command: Callable[..., "subprocess.CompletedProcess[str]"]) -> None:

@@ -14,6 +14,7 @@ from cryptography import x509
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from controlplane import clock
+from controlplane.api.status import StatusError
 from controlplane.apiserver.http import Request, User
 from controlplane.apiserver.server import ApiServer
 from controlplane.apiserver.server import Config as ServerConfig
@@ -199,8 +200,10 @@ def test_a_node_renews_itself_and_nobody_else(play: Any) -> None:
     async def work(cluster: Cluster) -> None:
         node = cluster.node("n1")
         assert (await ask(node, node_client("n1"))).subject.rfc4514_string() == "CN=system:node:n1,O=system:nodes"
+        for other in (node_client("n2"), node_serving("n2", "n2")):
+            with pytest.raises(StatusError, match="can only create a node CSR with CN=system:node:n1"):
+                await ask(node, other, 5)
         for other in (
-            node_client("n2"),
             Wanted(KUBELET_CLIENT_SIGNER, "system:node:n1", ("system:nodes",), names=("n1",)),
             Wanted(CLIENT_SIGNER, "kubernetes-admin"),
             Wanted(CLIENT_SIGNER, "system:kube-controller-manager"),
@@ -361,7 +364,7 @@ def test_old_requests_go(play: Any) -> None:
     async def work(cluster: Cluster) -> None:
         await ask(cluster.node("n1"), node_client("n1"))
         with pytest.raises(CertificateNotIssued):
-            await ask(cluster.node("n1"), node_client("n2"), 5)
+            await ask(cluster.admin, Wanted(CLIENT_SIGNER, "jane", ("developers",)), 5)
         assert len(await cluster.requests()) == 2
         await asyncio.sleep(csrcleaner.DECIDED_S + 60)
         assert [r for r in await cluster.requests() if r.get("status", {}).get("certificate")] == []
