@@ -120,9 +120,7 @@ def _identity(
     return []
 
 
-def _kubeconfig(
-    layout: Layout, ca: Authority, server: str, user: str, name: str, seen_as: Layout | None
-) -> list[str]:
+def _kubeconfig(layout: Layout, ca: Authority, server: str, user: str, name: str, seen_as: Layout | None) -> list[str]:
     path = layout.kubeconfig(name)
     wanted = kubeconfig.document(server, ca.pem(), user, (seen_as or layout).identity(name))
     return [f"{path}: {said}"] if (said := write_if_changed(path, wanted)) else []
@@ -147,8 +145,8 @@ def alternative_names(certificate: x509.Certificate) -> set[str]:
     return {*found.get_values_for_type(x509.DNSName), *map(str, addresses)}
 
 
-def unfit(pem: bytes, ca: x509.Certificate, now: datetime) -> str:
-    """Why the certificate in `pem` must be made anew; empty if it is good."""
+def unfit(pem: bytes, ca: x509.Certificate, now: datetime, late: float = _LATE) -> str:
+    """Why the certificate in `pem` must be made anew, by the share `late` of its life; empty if it is good."""
     try:
         certificate = x509.load_pem_x509_certificate(pem)
     except ValueError:
@@ -158,4 +156,4 @@ def unfit(pem: bytes, ca: x509.Certificate, now: datetime) -> str:
     except Exception:  # InvalidSignature, ValueError, TypeError: all mean the same
         return "it was another authority's"
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    return f"the old one ends {end:%Y-%m-%d}" if now >= start + (end - start) * _LATE else ""
+    return f"the old one ends {end:%Y-%m-%d}" if now >= start + (end - start) * late else ""

@@ -210,13 +210,14 @@ class _Machine:
             self._say(f"{path}: {said}")
 
     def _good(self, profile: Profile, wanted: tuple[str, ...] = ()) -> bool:
-        """Whether there is a certificate for `profile`, of this cluster, in its prime, with the wanted names."""
+        """Whether there is a certificate for `profile`, of this cluster, valid, with the wanted names. (One near its end
+        is the daemons' to renew.)"""
         path = self._layout.identity(profile.name)
         if _subject(path) != profile.common_name.format(node=self._options.node_name):
             return False
         pem = path.read_bytes()
         ca = x509.load_pem_x509_certificate(self._layout.ca_cert.read_bytes())
-        if provision.unfit(pem, ca, self._now):
+        if provision.unfit(pem, ca, self._now, late=1.0):
             return False
         return set(wanted) <= provision.alternative_names(x509.load_pem_x509_certificate(pem))
 
