@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 
-from nodeagent.pods import admission, resize
+from nodeagent.pods import admission, quality, resize
 from nodeagent.pods.eviction import manager as eviction
 from nodeagent.pods.launcher import Launcher
 from nodeagent.pods.memory import Verdict
@@ -41,6 +41,7 @@ class PodManager:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sweeps: set[asyncio.Task[None]] = set()
         self._found: dict[str, list[SandboxStatus]] = {}
+        self._quality = quality.Groups(launcher.runtime)
         self.pressures: Callable[[], frozenset[str]] = frozenset  # the node's conditions of that kind
         self.observers: list[Callable[[str], None]] = []  # called with the uid of a pod that is gone
 
@@ -60,11 +61,13 @@ class PodManager:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_events())
             group.create_task(self._look_again())
+            group.create_task(self._quality.run(self._holding))
 
     async def _look_again(self) -> None:
         """Should an event ever be lost, a pod is looked at once a minute all the same."""
         while True:
             await asyncio.sleep(LOOK_AGAIN_S)
+            self._quality.poke(anew=True)
             for worker in list(self._workers.values()):
                 worker.poke(sandbox=True)
                 await asyncio.sleep(0)
@@ -204,11 +207,13 @@ class PodManager:
         self._workers[uid] = worker
         task = asyncio.get_running_loop().create_task(worker.run(), name=f"pod:{worker.want.key}")
         self._tasks[uid] = task
+        self._quality.poke()
 
     def _gone(self, uid: str) -> None:
         self._workers.pop(uid, None)
         self._tasks.pop(uid, None)
         self._statuses.forget(uid)
+        self._quality.poke()
         if self._mirrors is not None:
             self._mirrors.ended(uid)
         for other in self._workers.values():

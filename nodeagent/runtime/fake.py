@@ -97,6 +97,7 @@ class FakeRuntime:
     trouble: str = ""  # what status() says
     usage: dict[str, Usage] = field(default_factory=dict)  # by container name, for stats(); its pod has the sum
     disk: dict[str, DiskUsage] = field(default_factory=dict)  # by container name
+    groups: dict[str, LinuxResources] = field(default_factory=dict)  # what set_group was told, by path
     pods: dict[str, FakeSandbox] = field(default_factory=dict)
     made: dict[str, FakeContainer] = field(default_factory=dict)
     _failures: dict[str, list[Exception]] = field(default_factory=lambda: defaultdict(list))
@@ -275,6 +276,10 @@ class FakeRuntime:
             raise NotFound(f"update_sandbox_resources: no sandbox {sandbox_id!r}")
         pod = self.pods[sandbox_id]
         pod.config = dataclasses.replace(pod.config, resources=resources)
+
+    async def set_group(self, path: str, resources: LinuxResources) -> None:
+        self._begin("set_group", path)
+        self.groups[path] = resources
 
     async def exec(self, container_id: str, command: Sequence[str], *, tty: bool, stdin: bool) -> ExecSession:
         self._begin("exec", container_id)

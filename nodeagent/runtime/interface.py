@@ -284,6 +284,9 @@ class Runtime(Protocol):
     async def update_sandbox_resources(self, sandbox_id: str, resources: LinuxResources) -> None:
         """Change the settings of the pod's own cgroup."""
 
+    async def set_group(self, path: str, resources: LinuxResources) -> None:
+        """Make the cgroup `path` above pods', relative to the node's, with these settings. Raises RuntimeFailure."""
+
     async def exec(self, container_id: str, command: Sequence[str], *, tty: bool, stdin: bool) -> ExecSession: ...
 
     async def attach(self, container_id: str) -> ExecSession: ...

@@ -269,6 +269,12 @@ class LinuxRuntime:
         except OSError as error:
             raise RuntimeFailure(f"update_sandbox_resources: {error}") from error
 
+    async def set_group(self, path: str, resources: LinuxResources) -> None:
+        try:
+            self._cgroups.create(path, self._compiler.limits(resources))
+        except OSError as error:
+            raise RuntimeFailure(f"set_group {path}: {error}") from error
+
     async def reopen_log(self, container_id: str) -> None:
         await self._link_to("reopen_log", container_id).request({"op": "reopen", "id": container_id})
 

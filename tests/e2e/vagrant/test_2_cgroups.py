@@ -132,6 +132,15 @@ def test_under_contention_cpu_goes_by_requests(lab, pod):
     assert 2.5 < ratio < 6, f"{ratio:.1f}"
 
 
+def test_a_pod_that_asked_for_nothing_yields_to_one_that_did(lab, pod, eventually):
+    """Between classes as within them: BestEffort gets what is left."""
+    asked, free = pod("asked", BUSY, {"requests": {"cpu": "200m"}}), pod("free", BUSY, {})
+    assert files(lab, f"{TOP}/kubepods/besteffort", "cpu.weight") == ["1"]
+    before = used_us(lab, asked), used_us(lab, free)
+    lab.machine(NODE).run("sleep 10")
+    assert used_us(lab, asked) - before[0] > 3 * (used_us(lab, free) - before[1])
+
+
 def test_a_pod_has_only_so_many_processes(lab, pod):
     """The agent's podPidsLimit, as the kubelet's: -1 (none) unless set; the container's own view is the pod's."""
     folder = pod("forks", "sleep 3600", {})

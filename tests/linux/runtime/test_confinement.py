@@ -230,6 +230,20 @@ async def test_limits_are_set_and_updated(node: Node) -> None:
     await session.close()
 
 
+async def test_a_group_above_pods_has_its_share_and_can_be_told_again(node: Node) -> None:
+    path = f"wherry-test-{os.getpid()}/burstable"
+    cgroups = node.runtime._cgroups
+    unified = cgroups.layout.unified
+    top = cgroups.layout.v2 if unified else cgroups.layout.v1["cpu"]
+    file = f"{top}/{path}/{'cpu.weight' if unified else 'cpu.shares'}"
+    try:
+        for shares, weight in ((2, "1"), (1024, "39")):
+            await node.runtime.set_group(path, LinuxResources(cpu_shares=shares))
+            assert Path(file).read_text().strip() == (weight if unified else str(shares))
+    finally:
+        assert cgroups.remove(path.partition("/")[0])
+
+
 async def test_rlimits_and_sysctls(node: Node) -> None:
     node.runtime._compiler._rlimits = {"nofile": (512, 1024), "core": (0, 0)}
     output = await node.shell("ulimit -n; ulimit -Hn; cat /proc/sys/net/ipv4/ip_unprivileged_port_start",
