@@ -21,7 +21,7 @@ def locate(cache: WatchCache, info: RequestInfo) -> str:
     if info.resource == "pods":
         address, number = _pod(cache, info.namespace, name, port)
     else:
-        address, number = _endpoint(cache, info.namespace, name, port)
+        address, number = endpoint(cache, info.namespace, name, port)
     if not _reachable(address):
         raise status.bad_request("address not allowed")
     return f"{scheme}://[{address}]:{number}" if ":" in address else f"{scheme}://{address}:{number}"
@@ -52,7 +52,8 @@ def _pod(cache: WatchCache, namespace: str, name: str, port: str) -> tuple[str, 
     return address, port
 
 
-def _endpoint(cache: WatchCache, namespace: str, name: str, port: str) -> tuple[str, str]:
+def endpoint(cache: WatchCache, namespace: str, name: str, port: str) -> tuple[str, str]:
+    """Address and port of a ready endpoint of a Service's port. Raises StatusError 404, 503."""
     cached = cache.get(f"core/services/{namespace}/{name}")
     if cached is None:
         raise status.not_found("services", name)

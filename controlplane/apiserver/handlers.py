@@ -8,6 +8,7 @@ from controlplane.api import convert, lifecycle, status
 from controlplane.api.resources import Resource, ResourceTable, Subresource
 from controlplane.api.validate import check_body, decode_checked
 from controlplane.apiserver import patches, reviews
+from controlplane.apiserver.admission import notes
 from controlplane.apiserver.authn import Authenticator
 from controlplane.apiserver.authz.authorizer import Authorizer, refusal
 from controlplane.apiserver.http import Request, Response
@@ -62,6 +63,8 @@ class Handlers:
     async def resource(self, request: Request) -> Response:
         """Raises StatusError 404 for a resource that there is not, 405 for a verb that it has not."""
         info: RequestInfo = request.info
+        if request.method not in ("GET", "HEAD"):
+            notes.REQUEST.set(request)
         resource = self.table.find(info.group, info.version, info.resource)
         if resource is None or (info.namespace and not resource.namespaced and info.resource != "namespaces"):
             raise status.not_found()
@@ -273,7 +276,7 @@ class Handlers:
 
     async def _subresource(self, request: Request, info: RequestInfo, resource: Resource, sub: Subresource) -> Response:
         if sub.name in _CONNECT:
-            await self.registry.admit(Attributes(
+            await self.registry.admit_body(Attributes(
                 "CONNECT", resource, sub.name, info.namespace, info.name, request.user, None, None, False
             ))  # fmt: skip
             return await self._nodes.connect(request, info)
@@ -295,7 +298,7 @@ class Handlers:
                     registry, resource, info.namespace, info.name, body, user, dry_run=is_dry_run(request)
                 )
             elif sub.name == "token":
-                await registry.admit(Attributes(
+                await registry.admit_body(Attributes(
                     "CREATE", resource, "token", info.namespace, info.name, user, body, None, False
                 ))  # fmt: skip
                 answer = pods.issue_token(registry, self._authn.signer, info.namespace, info.name, body)

@@ -64,6 +64,7 @@ class Request:
         self.user: User = peer or User("system:anonymous", ("system:unauthenticated",))
         self.info: Any = None
         self.warnings: list[str] = []
+        self.annotations: dict[str, str] = {}  # for the audit log
 
     @cached_property
     def query(self) -> dict[str, str]:

@@ -12,6 +12,9 @@ from controlplane.api import status
 from controlplane.api.definitions import load
 from controlplane.api.resources import ResourceTable
 from controlplane.apiserver import admission, http, pipeline
+from controlplane.apiserver.admission.dynamic.matching import GROUP as POLICY_GROUP
+from controlplane.apiserver.admission.dynamic.plugin import Dynamic
+from controlplane.apiserver.admission.dynamic.strategy import PolicyStrategy
 from controlplane.apiserver.authn import Authenticator
 from controlplane.apiserver.authz.authorizer import Authorizer
 from controlplane.apiserver.authz.node import NodeAuthorizer
@@ -90,8 +93,13 @@ class ApiServer:
         signer = Signer(load_key(Path(config.service_account_signing_key_file)), config.service_account_issuer)
         self.authn = Authenticator(cache, signer)
         self.authz = Authorizer(Rbac(cache), NodeAuthorizer(cache))
-        admit = admission.chain(admission.plugins(cache, self.authz))
+        self.dynamic = Dynamic(cache, self.table, self.authz, self.definitions)
+        admit = admission.chain([*admission.plugins(cache, self.authz), self.dynamic.mutate])
         self.registry = Registry(cache, self.definitions, admit)
+        self.registry.review = self.dynamic.validate
+        policies = self.table.preferred(POLICY_GROUP, "validatingadmissionpolicies")
+        if policies is not None:
+            self.registry.set_strategy(policies, PolicyStrategy(policies))
         services = self.table.find("", "v1", "services")
         assert services is not None
         self.registry.set_strategy(
@@ -135,6 +143,7 @@ class ApiServer:
     def _publish(self, table: ResourceTable) -> None:
         """Serve these resources from now on."""
         self.table = self.handlers.table = self.discovery.table = self.openapi.table = table
+        self.dynamic.serve(table)
 
     def chores(self) -> list[asyncio.Task[None]]:
         """What goes on beside requests; cancel them before `stop`."""
@@ -154,6 +163,7 @@ class ApiServer:
     async def stop(self) -> None:
         self._ready, self._stopping = False, True
         await self.nodes.close()
+        await self.dynamic.close()
         await self.cache.close()
 
     def _checks(self) -> dict[str, Check]:

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
+ADMISSION = ("object", "oldObject", "request", "params", "namespaceObject", "variables", "authorizer")
+"""The variables of expressions in admission."""
+
 
 class CompileError(ValueError):
     """An expression that cannot be compiled; the text says where, as cel-go does."""

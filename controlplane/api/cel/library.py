@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from controlplane.api import quantity
-from controlplane.api.cel import values
+from controlplane.api.cel import authorizer, values
 from controlplane.api.cel.values import CIDR, FORMAT, IP, OPTIONAL, QUANTITY, SEMVER, kind_of
 from controlplane.api.schema import regex
 from controlplane.api.schema.formats import FORMATS
@@ -37,7 +37,18 @@ def extension(cel: Any) -> Any:
 
 
 def _entries() -> list[Entry]:
-    return [*_LISTS, *_SETS, *_REGEX, *_URLS, *_QUANTITIES, *_NETWORKS, *_SEMVERS, *_FORMATS, *_times()]
+    return [
+        *_LISTS,
+        *_SETS,
+        *_REGEX,
+        *_URLS,
+        *_QUANTITIES,
+        *_NETWORKS,
+        *_SEMVERS,
+        *_FORMATS,
+        *_times(),
+        *authorizer.ENTRIES,
+    ]
 
 
 def _holds(check: Callable[[str], Any]) -> Callable[[str], bool]:

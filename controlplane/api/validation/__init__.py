@@ -15,6 +15,7 @@ from typing import Any
 from controlplane.api.resources import Resource
 from controlplane.api.status import Cause
 from controlplane.api.validation import (
+    admissionregistration,
     cluster,
     config,
     metadata,
@@ -51,6 +52,7 @@ _BY_KIND: dict[tuple[str, str], Rules] = {
     **config.BY_KIND,
     **rbac.BY_KIND,
     **cluster.BY_KIND,
+    **admissionregistration.BY_KIND,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): _definition,
 }
 _CHANGES: dict[tuple[str, str], Callable[[Object, Object], list[Cause]]] = {

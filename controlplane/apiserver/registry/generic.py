@@ -56,6 +56,8 @@ class Registry:
         self.cache = cache
         self.definitions = definitions
         self.admit = admit
+        self.review: Admit | None = None
+        """What looks at an object last, before it is stored: configured policies and webhooks."""
         self.ownership = Ownership(definitions)
         self._strategies: dict[Resource, strategies.Strategy] = {}
 
@@ -88,6 +90,12 @@ class Registry:
         if cached is None:
             raise status.not_found(resource.group_resource, name)
         return cached
+
+    async def admit_body(self, attributes: Attributes) -> None:
+        """The whole of admission, for what is not stored: deletions, connections, bodies of subresources."""
+        await self.admit(attributes)
+        if self.review is not None:
+            await self.review(attributes)
 
     # --- create ---------------------------------------------------------------------------------------------------
 
@@ -128,13 +136,14 @@ class Registry:
             defaults.apply(resource, obj)
             if manager is not None and not attempt:
                 self.ownership.created(resource, obj, manager)
-            await self.admit(
-                Attributes("CREATE", resource, "", namespace, meta.get("name", ""), user, obj, None, dry_run)
-            )
+            attributes = Attributes("CREATE", resource, "", namespace, meta.get("name", ""), user, obj, None, dry_run)
+            await self.admit(attributes)
             await kind_strategy.prepare_create(obj)
             try:
                 if causes := validation.create(resource, obj):
                     raise status.invalid(resource.group, resource.kind, meta.get("name", ""), causes)
+                if self.review is not None:
+                    await self.review(attributes)
                 stored = obj if _native(resource) else convert.convert(obj, resource.storage_version)
                 key = self.key(resource, namespace, meta["name"])
                 if dry_run:
@@ -251,7 +260,8 @@ class Registry:
         else:
             kind_strategy.prepare_subresource_update(subresource, new, old)
             self._track(resource, new, old, manager, subresource)
-        await self.admit(Attributes("UPDATE", resource, subresource, namespace, name, user, new, old, dry_run))
+        attributes = Attributes("UPDATE", resource, subresource, namespace, name, user, new, old, dry_run)
+        await self.admit(attributes)
         if (
             "generation" in before
             and subresource not in ("status", "binding")
@@ -267,6 +277,8 @@ class Registry:
                 raise status.invalid(resource.group, resource.kind, name, [cause])
         if validated and (causes := validation.update(resource, new, old)):
             raise status.invalid(resource.group, resource.kind, name, causes)
+        if self.review is not None:
+            await self.review(attributes)
 
     def _track(self, resource: Resource, new: Object, old: Object, manager: str | None, subresource: str) -> None:
         if manager is not None:
@@ -283,7 +295,8 @@ class Registry:
             current = self.find(resource, namespace, name)
             old = self.strategy(resource).deleting(current.object)
             deletion.check_preconditions(resource, old, options)
-            await self.admit(Attributes("DELETE", resource, "", namespace, name, user, None, old, options.dry_run))
+            attributes = Attributes("DELETE", resource, "", namespace, name, user, None, old, options.dry_run)
+            await self.admit_body(attributes)
             new = deletion.marked(self.strategy(resource), old, options)
             try:
                 if new is None:
