@@ -16,7 +16,7 @@ from controlplane.apiserver.http import JSON
 
 YAML = "application/yaml"
 _META = "meta.k8s.io"
-_CACHED_LENGTH = 300  # longer headers are parsed each time, so that nobody can fill the cache's memory
+CACHED_LENGTH = 300  # longer headers are parsed each time, so that nobody can fill the cache's memory
 
 
 class Offer(NamedTuple):
@@ -59,7 +59,7 @@ def negotiate(accept: str, offer: Offer) -> Choice:
     """Raises StatusError 406 if nothing that `accept` allows can be made."""
     if not accept or accept == JSON:
         return _PLAIN
-    found = _known(accept, offer) if len(accept) <= _CACHED_LENGTH else _choose(accept, offer)
+    found = _known(accept, offer) if len(accept) <= CACHED_LENGTH else _choose(accept, offer)
     if found is None:
         raise status.not_acceptable(offer.media_types)
     return found
@@ -69,7 +69,7 @@ def prefers(accept: str, media_type: str, offer: Offer) -> bool:
     """Whether a plain object would be sent as `media_type`."""
     if media_type.rpartition("/")[2] not in accept and "*" not in accept:
         return False
-    found = _known(accept, offer) if len(accept) <= _CACHED_LENGTH else _choose(accept, offer)
+    found = _known(accept, offer) if len(accept) <= CACHED_LENGTH else _choose(accept, offer)
     return found is not None and found.media_type == media_type
 
 

@@ -81,9 +81,15 @@ class Connection(asyncio.Protocol):
             self._answer.set_result((status, body))
 
 
-def request(method: str, path: str, body: Any = None, kind: str = "application/json") -> bytes:
-    data = b"" if body is None else json.dumps(body).encode()
-    head = f"{method} {path} HTTP/1.1\r\nHost: bench\r\nAccept: application/json\r\n"
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+
+
+def request(
+    method: str, path: str, body: Any = None, kind: str = "application/json", accept: str = "application/json"
+) -> bytes:
+    """`body`: bytes as they are, anything else as JSON."""
+    data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = f"{method} {path} HTTP/1.1\r\nHost: bench\r\nAccept: {accept}\r\n"
     if data:
         head += f"Content-Type: {kind}\r\nContent-Length: {len(data)}\r\n"
     return head.encode() + b"\r\n" + data

@@ -24,7 +24,7 @@ from figures import Figure, table
 
 HERE = Path(__file__).resolve().parent
 # What a user waits for first, then what needs a quiet machine least.
-ORDER = ("startup", "idle", "pods", "containers", "api", "lists", "watch", "scheduler", "proxy", "modes")
+ORDER = ("startup", "idle", "pods", "containers", "api", "lists", "watch", "protobuf", "scheduler", "proxy", "modes")
 _LIMIT_S = 300.0
 
 

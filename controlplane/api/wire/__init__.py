@@ -6,7 +6,9 @@ Objects are their JSON form on either side; which message a kind is and which nu
 """
 
 from controlplane.api.wire.decoder import decode
-from controlplane.api.wire.encoder import encode, envelope, message, message_of, sized
+from controlplane.api.wire.encoder import encode, envelope, enveloped, framed, message, message_of, sized
 from controlplane.api.wire.table import MAGIC, MEDIA_TYPE
 
-__all__ = ["MAGIC", "MEDIA_TYPE", "decode", "encode", "envelope", "message", "message_of", "sized"]
+__all__ = [
+    "MAGIC", "MEDIA_TYPE", "decode", "encode", "envelope", "enveloped", "framed", "message", "message_of", "sized",
+]  # fmt: skip

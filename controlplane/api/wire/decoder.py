@@ -1,25 +1,29 @@
 """From protobuf to the JSON form of an object, as Go clients send it since Kubernetes 1.32.
 
-The result is what the same client would have sent as JSON, and goes on through validate.py like that.
+The result is what the same client would have sent as JSON, and goes on through validate.py like that. Each message is
+compiled, when it is first met, to a dict from tag (number and wire type) to a function that puts the field's value into
+the result; bytes are read where they lie, and only texts are copied out.
 """
 
 import struct
 from base64 import b64encode
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from controlplane.api.status import bad_request
+from controlplane.api.wire import special
+from controlplane.api.wire.reader import Malformed, fields, signed, varint
 from controlplane.api.wire.table import MAGIC, Field, table
 
 Object = dict[str, Any]
+Value = Callable[[bytes, int, int, int], Any]
+"""The value of what lies between two places; the last argument says how deep we are."""
+Put = Callable[[Object, bytes, int, int, int], None]
+PutNumber = Callable[[Object, int], None]
+
 _DEPTH = 64  # JSONSchemaProps nests itself; nothing else is nearly as deep
-
-
-class _Malformed(ValueError):
-    """Bytes that are not protobuf, or not of this message."""
 
 
 def decode(body: bytes) -> Object:
@@ -27,258 +31,274 @@ def decode(body: bytes) -> Object:
     if not body.startswith(MAGIC):
         raise bad_request("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
     try:
-        envelope = _message("machinery.runtime.Unknown", memoryview(body)[len(MAGIC) :], 0, raw=True)
-        type_meta = envelope.get("typeMeta", {})
-        api_version, kind = type_meta.get("apiVersion", ""), type_meta.get("kind", "")
-        if envelope.get("contentEncoding"):
-            raise _Malformed(f"unsupported encoding {envelope['contentEncoding']}")
+        api_version, kind, start, end = _envelope(body)
         name = table().find(api_version, kind)
         if name is None:
             raise bad_request(f'no kind "{kind}" is registered for version "{api_version}" in scheme')
-        found = _message(name, memoryview(envelope.get("raw", b"")), 0)
-    except (ValueError, msgspec.DecodeError, OverflowError, RecursionError) as error:
+        found = message(name)(body, start, end, 0)
+    except (ValueError, msgspec.DecodeError, OverflowError, RecursionError, struct.error) as error:
         raise bad_request(f"unable to decode the protobuf body: {error}") from None
     return {"apiVersion": api_version, "kind": kind, **found}
 
 
-_numbered: dict[str, dict[int, Field]] = {}
+def _envelope(body: bytes) -> tuple[str, str, int, int]:
+    """runtime.Unknown: apiVersion, kind, and where the object's message lies."""
+    api_version = kind = ""
+    start = end = len(body)
+    for number, wire, first, last in fields(body, len(MAGIC), len(body)):
+        if wire != 2:
+            raise Malformed(f"wrong wire type {wire}")
+        if number == 1:
+            for part, inner, at, stop in fields(body, first, last):
+                if inner == 2 and part == 1:
+                    api_version = str(body[at:stop], "utf-8")
+                elif inner == 2 and part == 2:
+                    kind = str(body[at:stop], "utf-8")
+        elif number == 2:
+            start, end = first, last
+        elif number == 3 and first != last:
+            raise Malformed(f"unsupported encoding {str(body[first:last], 'utf-8')}")
+    return api_version, kind, start, end
 
 
-def _by_number(name: str) -> dict[int, Field]:
-    known = _numbered.get(name)
+# --- compilation -----------------------------------------------------------------------------------------------------
+
+_messages: dict[str, Value] = {}
+
+
+def message(name: str) -> Value:
+    """What reads a message, which gives a JSON object, or what the message is instead in JSON."""
+    known = _messages.get(name)
     if known is None:
-        known = _numbered[name] = {field.number: field for field in table().fields(name)}
+        known = _messages[name] = special.VALUES.get(name) or _PROPS.get(name) or _compiled(name)
     return known
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if at >= len(data) or shift > 63:
-            raise _Malformed("unexpected end of a number")
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value & 0xFFFFFFFFFFFFFFFF, at
-        shift += 7
+def _compiled(name: str) -> Value:
+    sized: dict[int, Put] = {}
+    numbers: dict[int, PutNumber] = {}
+    known: set[int] = set()
+
+    def read(data: bytes, at: int, end: int, depth: int) -> Object:
+        if not known:
+            _fill(name, sized, numbers, known)
+        if depth > _DEPTH:
+            raise Malformed("nested too deeply")
+        result: Object = {}
+        while at < end:
+            key = data[at]
+            at += 1
+            if key > 127:
+                key, at = varint(data, at - 1, end)
+            wire = key & 7
+            if wire == 2:
+                if at >= end:
+                    raise Malformed("unexpected end of a number")
+                size = data[at]
+                at += 1
+                if size > 127:
+                    size, at = varint(data, at - 1, end)
+                stop = at + size
+                if stop > end:
+                    raise Malformed("unexpected end of a field")
+                put = sized.get(key)
+                if put is not None:
+                    put(result, data, at, stop, depth)
+                elif key >> 3 in known:
+                    raise Malformed(f"wrong wire type {wire}")
+                at = stop
+            elif wire == 0:
+                value, at = varint(data, at, end)
+                count = numbers.get(key)
+                if count is not None:
+                    count(result, value)
+                elif key >> 3 in known:
+                    raise Malformed(f"wrong wire type {wire}")
+            elif wire in (1, 5):
+                stop = at + (8 if wire == 1 else 4)
+                if stop > end:
+                    raise Malformed("unexpected end of a field")
+                put = sized.get(key)
+                if put is not None:
+                    put(result, data, at, stop, depth)
+                elif key >> 3 in known:
+                    raise Malformed(f"wrong wire type {wire}")
+                at = stop
+            else:
+                raise Malformed(f"illegal wire type {wire}")
+            if key < 8:
+                raise Malformed("illegal field number 0")
+        return result
+
+    return read
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int, Any]]:
-    """Number, wire type and value of each field; the value is an int or, for anything with a length, a memoryview."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        kind = key & 7
-        value: Any
-        if kind == 0:
-            value, at = _varint(data, at)
-        elif kind in (1, 2, 5):
-            size = 8 if kind == 1 else 4
-            if kind == 2:
-                size, at = _varint(data, at)
-            if at + size > len(data):
-                raise _Malformed("unexpected end of a field")
-            value = data[at : at + size]
-            at += size
+def _fill(name: str, sized: dict[int, Put], numbers: dict[int, PutNumber], known: set[int]) -> None:
+    # Only at the first value, and not when the message is first mentioned: JSONSchemaProps contains itself.
+    known.add(0)  # also a message without fields is filled
+    for field in table().fields(name):
+        known.add(field.number)
+        if field.type in ("b", "i", "l") and field.flag != "%":
+            numbers[field.number << 3] = _number(field)
+            if field.flag == "*":
+                sized[field.number << 3 | 2] = _packed(field)
+        elif field.flag == "%":
+            sized[field.number << 3 | 2] = _map(field)
         else:
-            raise _Malformed(f"illegal wire type {kind}")
-        if key >> 3 == 0:
-            raise _Malformed("illegal field number 0")
-        yield key >> 3, kind, value
+            sized[field.number << 3 | (1 if field.type == "d" else 2)] = _put(field, _value(field.type))
 
 
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
+def _number(field: Field) -> PutNumber:
+    name, kind = field.name, field.type
+
+    def of(value: int) -> Any:
+        return value != 0 if kind == "b" else value if value < 1 << 63 else value - (1 << 64)
+
+    if field.flag == "*":
+        return lambda result, value: result.setdefault(name, []).append(of(value))
+    if field.flag == "-":
+
+        def put(result: Object, value: int) -> None:
+            if value:
+                result[name] = of(value)
+
+        return put
+
+    def keep(result: Object, value: int) -> None:
+        result[name] = of(value)
+
+    return keep
 
 
-def _scalar(kind: str, wire: int, value: Any, raw: bool) -> Any:
-    expected = {"s": 2, "y": 2, "d": 1}.get(kind, 0)
-    if wire != expected:
-        raise _Malformed(f"wrong wire type {wire}")
+def _packed(field: Field) -> Put:
+    """Repeated numbers in one field: other languages' encoders write them so, and every decoder must take it."""
+    put_one = _number(field)
+
+    def put(result: Object, data: bytes, at: int, end: int, depth: int) -> None:
+        while at < end:
+            value, at = varint(data, at, end)
+            put_one(result, value)
+
+    return put
+
+
+def _put(field: Field, value_of: Value) -> Put:
+    name = field.name
+
+    def append(result: Object, data: bytes, at: int, end: int, depth: int) -> None:
+        result.setdefault(name, []).append(value_of(data, at, end, depth))
+
+    def inline(result: Object, data: bytes, at: int, end: int, depth: int) -> None:
+        result.update(value_of(data, at, end, depth))
+
+    def keep(result: Object, data: bytes, at: int, end: int, depth: int) -> None:
+        value = value_of(data, at, end, depth)
+        if value is not None:
+            result[name] = value
+
+    def unless_empty(result: Object, data: bytes, at: int, end: int, depth: int) -> None:
+        if at != end:
+            result[name] = value_of(data, at, end, depth)
+
+    def text(result: Object, data: bytes, at: int, end: int, depth: int) -> None:
+        if at != end:
+            result[name] = str(data[at:end], "utf-8")
+
+    if field.flag == "*":
+        return append
+    if field.flag == "^":
+        return inline
+    if field.flag == "+":
+        return keep
+    if field.type == "s":
+        return text
+    return unless_empty if field.type == "y" else keep
+
+
+def _value(kind: str) -> Value:
     if kind == "s":
-        return str(value, "utf-8")
+        return lambda data, at, end, depth: str(data[at:end], "utf-8")
     if kind == "y":
-        return bytes(value) if raw else b64encode(value).decode()
-    if kind == "b":
-        return value != 0
+        return lambda data, at, end, depth: b64encode(data[at:end]).decode()
     if kind == "d":
-        number = struct.unpack("<d", value)[0]
-        return int(number) if number == int(number) else number
-    return _signed(value)
+        return _double
+    read = message(kind)
+    return lambda data, at, end, depth: read(data, at, end, depth + 1)
 
 
-_PACKABLE = frozenset("bild")
-
-
-def _packed(kind: str, data: memoryview) -> Iterator[Any]:
-    """Repeated numbers in one field: other languages' encoders write them like that, and every decoder must take it."""
-    at = 0
-    while at < len(data):
-        if kind == "d":
-            if at + 8 > len(data):
-                raise _Malformed("unexpected end of a number")
-            yield _scalar(kind, 1, data[at : at + 8], False)
-            at += 8
-        else:
-            number, at = _varint(data, at)
-            yield _scalar(kind, 0, number, False)
-
-
-def _message(name: str, data: memoryview, depth: int, raw: bool = False) -> Object:
-    """A message as a JSON object. `raw`: bytes stay bytes."""
-    if depth > _DEPTH:
-        raise _Malformed("nested too deeply")
-    fields = _by_number(name)
-    result: Object = {}
-    for number, wire, value in _fields(data):
-        field = fields.get(number)
-        if field is None:
-            continue
-        if field.flag == "%":
-            result.setdefault(field.name, {}).update(_entry(field.type, wire, value, depth))
-            continue
-        if wire == 2 and field.flag == "*" and field.type in _PACKABLE:
-            result.setdefault(field.name, []).extend(_packed(field.type, value))
-            continue
-        decoded = _value(field.type, wire, value, depth, raw)
-        if field.flag == "*":
-            result.setdefault(field.name, []).append(decoded)
-        elif field.flag == "^":
-            result.update(decoded)
-        elif decoded is None or (not decoded and (field.flag == "-" or (field.flag != "+" and field.type in "sy"))):
-            continue
-        else:
-            result[field.name] = decoded
-    return result
-
-
-def _value(kind: str, wire: int, value: Any, depth: int, raw: bool = False) -> Any:
-    if len(kind) == 1:
-        return _scalar(kind, wire, value, raw)
-    if wire != 2:
-        raise _Malformed(f"wrong wire type {wire}")
-    special = _SPECIAL.get(kind)
-    if special is not None:
-        return special(kind, value, depth)
-    return _message(kind, value, depth + 1)
+def _double(data: bytes, at: int, end: int, depth: int) -> float | int:
+    number: float = struct.unpack_from("<d", data, at)[0]
+    return int(number) if number == int(number) else number
 
 
 _ZERO: dict[str, Any] = {"s": "", "y": "", "b": False, "i": 0, "l": 0, "d": 0}
 
 
-def _entry(kind: str, wire: int, data: Any, depth: int) -> Object:
-    if wire != 2:
-        raise _Malformed(f"wrong wire type {wire}")
-    key = ""
-    value: Any = _ZERO[kind] if len(kind) == 1 else None
-    for number, inner, part in _fields(data):
+def _map(field: Field) -> Put:
+    name, kind = field.name, field.type
+    wanted = {"b": 0, "i": 0, "l": 0, "d": 1}.get(kind, 2)
+    value_of = None if wanted == 0 else _value(kind)
+
+    def put(result: Object, data: bytes, at: int, end: int, depth: int) -> None:
+        key, value = "", _ZERO.get(kind)
+        for number, wire, first, last in fields(data, at, end):
+            if number == 1 and wire == 2:
+                key = str(data[first:last], "utf-8")
+            elif number == 2 and wire == wanted:
+                if value_of is not None:
+                    value = value_of(data, first, last, depth)
+                else:
+                    value = first != 0 if kind == "b" else signed(first)
+            elif number in (1, 2):
+                raise Malformed(f"wrong wire type {wire}")
+        if value is None and value_of is not None:
+            value = value_of(b"", 0, 0, depth)
+        result.setdefault(name, {})[key] = value
+
+    return put
+
+
+# --- the parts of a schema that are one thing or another -------------------------------------------------------------
+
+_SCHEMA = "apiextensions.v1.JSONSchemaProps"
+
+
+def _props_or_bool(data: bytes, at: int, end: int, depth: int) -> Any:
+    allowed = False
+    for number, wire, first, last in fields(data, at, end):
+        if number == 2 and wire == 2:
+            return message(_SCHEMA)(data, first, last, depth + 1)
+        if number == 1 and wire == 0:
+            allowed = first != 0
+    return allowed
+
+
+def _props_or_array(data: bytes, at: int, end: int, depth: int) -> Any:
+    one, many = None, []
+    for number, wire, first, last in fields(data, at, end):
+        if wire != 2:
+            raise Malformed(f"wrong wire type {wire}")
+        schema = message(_SCHEMA)(data, first, last, depth + 1)
+        if number == 2:
+            many.append(schema)
+        elif number == 1:
+            one = schema
+    return many or one
+
+
+def _props_or_strings(data: bytes, at: int, end: int, depth: int) -> Any:
+    texts = []
+    for number, wire, first, last in fields(data, at, end):
+        if wire != 2:
+            raise Malformed(f"wrong wire type {wire}")
         if number == 1:
-            key = _scalar("s", inner, part, False)
-        elif number == 2:
-            value = _value(kind, inner, part, depth)
-    if value is None:
-        value = _value(kind, 2, memoryview(b""), depth)
-    return {key: value}
+            return message(_SCHEMA)(data, first, last, depth + 1)
+        texts.append(str(data[first:last], "utf-8"))
+    return texts
 
 
-# --- messages that are something else in JSON ------------------------------------------------------------------------
-
-
-def _only(kind: str, data: memoryview) -> dict[int, Any]:
-    return {number: value for number, _, value in _fields(data)}
-
-
-def _quantity(kind: str, data: memoryview, depth: int) -> str:
-    return str(_bytes(_only(kind, data).get(1)), "utf-8") or "0"
-
-
-def _int_or_string(kind: str, data: memoryview, depth: int) -> int | str:
-    parts = _only(kind, data)
-    if parts.get(1, 0) == 1:
-        return str(_bytes(parts.get(3)), "utf-8")
-    return _signed(_number(parts.get(2)))
-
-
-def _moment(data: memoryview) -> datetime | None:
-    parts = _only("", data)
-    seconds, nanos = _signed(_number(parts.get(1))), _number(parts.get(2))
-    if not seconds and not nanos:
-        return None  # Go's zero time, sent for a creationTimestamp that is not set
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds, microseconds=nanos // 1000)
-
-
-def _time(kind: str, data: memoryview, depth: int) -> str | None:
-    moment = _moment(data)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
-
-
-def _micro_time(kind: str, data: memoryview, depth: int) -> str | None:
-    moment = _moment(data)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ") if moment else None
-
-
-def _json(kind: str, data: memoryview, depth: int) -> Any:
-    raw = bytes(_bytes(_only(kind, data).get(1)))
-    return msgspec.json.decode(raw) if raw else None
-
-
-def _items(kind: str, data: memoryview, depth: int) -> list[Any]:
-    return [str(_bytes(value), "utf-8") for number, _, value in _fields(data) if number == 1]
-
-
-_PROPS = "apiextensions.v1.JSONSchemaProps"
-
-
-def _props_or_bool(kind: str, data: memoryview, depth: int) -> Any:
-    parts = _only(kind, data)
-    return _message(_PROPS, _bytes(parts[2]), depth + 1) if 2 in parts else bool(parts.get(1, 0))
-
-
-def _props_or_array(kind: str, data: memoryview, depth: int) -> Any:
-    found = [(number, _message(_PROPS, _bytes(value), depth + 1)) for number, _, value in _fields(data)]
-    many = [schema for number, schema in found if number == 2]
-    return many or next((schema for number, schema in found if number == 1), None)
-
-
-def _props_or_strings(kind: str, data: memoryview, depth: int) -> Any:
-    parts = list(_fields(data))
-    for number, _, value in parts:
-        if number == 1:
-            return _message(_PROPS, _bytes(value), depth + 1)
-    return [str(_bytes(value), "utf-8") for number, _, value in parts if number == 2]
-
-
-def _bytes(value: Any) -> memoryview:
-    if value is None:
-        return memoryview(b"")
-    if not isinstance(value, memoryview):
-        raise _Malformed("wrong wire type 0")
-    return value
-
-
-def _number(value: Any) -> int:
-    if value is None:
-        return 0
-    if not isinstance(value, int):
-        raise _Malformed("wrong wire type 2")
-    return value
-
-
-_SPECIAL: dict[str, Callable[[str, memoryview, int], Any]] = {
-    "machinery.api.resource.Quantity": _quantity,
-    "machinery.util.intstr.IntOrString": _int_or_string,
-    "meta.v1.Time": _time,
-    "meta.v1.MicroTime": _micro_time,
-    "meta.v1.FieldsV1": _json,
-    "machinery.runtime.RawExtension": _json,
-    "apiextensions.v1.JSON": _json,
+_PROPS: dict[str, Value] = {
     "apiextensions.v1.JSONSchemaPropsOrBool": _props_or_bool,
     "apiextensions.v1.JSONSchemaPropsOrArray": _props_or_array,
     "apiextensions.v1.JSONSchemaPropsOrStringArray": _props_or_strings,
-    "meta.v1.Verbs": _items,
-    "authentication.v1.ExtraValue": _items,
-    "authentication.v1.AttestationValue": _items,
-    "authorization.v1.ExtraValue": _items,
-    "certificates.v1.ExtraValue": _items,
 }

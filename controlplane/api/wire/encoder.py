@@ -53,9 +53,19 @@ def encode(obj: Object) -> bytes | None:
     return envelope(api_version, kind, b"".join(parts))
 
 
+def framed(raw: bytes) -> bytes:
+    """A message as field 2 of another: so it lies in its envelope (`raw`) and, the same bytes, in a list (`items`)."""
+    return b"\x12%b%b" % (varint(len(raw)), raw)
+
+
 def envelope(api_version: str, kind: str, raw: bytes) -> bytes:
-    """A message as a body of its own. The two empty fields are what Go writes too."""
-    return b"%b%b%b%b\x1a\x00\x22\x00" % (_head(api_version, kind), b"\x12", varint(len(raw)), raw)
+    """A message as a body of its own."""
+    return enveloped(api_version, kind, framed(raw))
+
+
+def enveloped(api_version: str, kind: str, item: bytes) -> bytes:
+    """The same for a message that is `framed` already. The two empty fields are what Go writes too."""
+    return b"%b%b\x1a\x00\x22\x00" % (_head(api_version, kind), item)
 
 
 @lru_cache(maxsize=1024)

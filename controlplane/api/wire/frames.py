@@ -5,22 +5,16 @@ end first, and a meta.v1.WatchEvent whose object is a whole body of its own (env
 delimited framer writes them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from controlplane.api.wire.encoder import envelope, message, sized, tag, varint
+from controlplane.api.wire.encoder import envelope, message, sized, varint
 
 STREAM_TYPE = "application/vnd.kubernetes.protobuf;stream=watch"
-_ITEM = tag(2, 2)
 
 
-def list_items(messages: Iterable[bytes]) -> list[bytes]:
-    """Each message as an item of a list."""
-    return [b"%b%b%b" % (_ITEM, varint(len(each)), each) for each in messages]
-
-
-def list_body(api_version: str, kind: str, metadata: Mapping[str, Any], items: list[bytes]) -> list[bytes]:
-    """The body of a list in pieces; `kind` is the list's own, `items` are from `list_items`."""
+def list_body(api_version: str, kind: str, metadata: Mapping[str, Any], items: Sequence[bytes]) -> list[bytes]:
+    """The body of a list in pieces; `kind` is the list's own, `items` are `framed` messages."""
     start = sized(1, message("meta.v1.ListMeta", metadata))
     # The envelope's length comes before its content, so it is made empty and taken apart at the zero.
     head = envelope(api_version, kind, b"")

@@ -90,15 +90,16 @@ def in_version(cached: Cached, resource: Resource) -> bytes:
     return _encode_json(convert.convert(cached.object, wanted))
 
 
-def wire_message(cached: Cached, resource: Resource) -> bytes:
-    """A stored object as `resource`'s protobuf message, which must have one."""
+def wire_item(cached: Cached, resource: Resource) -> bytes:
+    """A stored object as `resource`'s protobuf message, which must have one, framed for its envelope or a list."""
     version = resource.api_version
     made = cached.kept(version)
     if made is None:
         name = wire.message_of(version, resource.kind)
         assert name is not None
         obj = cached.object
-        made = wire.message(name, obj if version == resource.storage_version else convert.convert(obj, version))
+        obj = obj if version == resource.storage_version else convert.convert(obj, version)
+        made = wire.framed(wire.message(name, obj))
         cached.keep(version, made)
     return made
 

@@ -6,7 +6,7 @@ JSON form is the stored bytes; what the others make of an object is made once fo
 YAML is the JSON form, rewritten at the very end (representation.py).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -17,8 +17,8 @@ from controlplane.api.resources import Resource
 from controlplane.api.wire import MEDIA_TYPE as PROTOBUF
 from controlplane.api.wire import frames
 from controlplane.apiserver.http import JSON, Request
-from controlplane.apiserver.negotiation import Choice, Offer, negotiate
-from controlplane.apiserver.registry.codec import in_version, object_in, to_json, wire_message
+from controlplane.apiserver.negotiation import CACHED_LENGTH, Choice, Offer, negotiate
+from controlplane.apiserver.registry.codec import in_version, object_in, to_json, wire_item
 from controlplane.store.cache import Cached
 from controlplane.store.cached import watch_line
 
@@ -212,11 +212,10 @@ class _Protobuf:
         raise NotImplementedError
 
     def body(self, cached: Cached) -> bytes:
-        return wire.envelope(self.api_version, self.kind, self.item(cached))
+        return wire.enveloped(self.api_version, self.kind, self.item(cached))
 
     def listing(self, items: Sequence[bytes], metadata: Object) -> list[bytes]:
-        body = frames.list_body(self.api_version, f"{self.kind}List", metadata, frames.list_items(items))
-        return _gathered(body)
+        return _gathered(frames.list_body(self.api_version, f"{self.kind}List", metadata, items))
 
     def event(self, type_: str, cached: Cached, *, first: bool = False) -> bytes:
         return frames.watch_frame(type_, self.body(cached))
@@ -244,7 +243,7 @@ class ProtobufObjects(_Protobuf):
         return self.resource.kind
 
     def item(self, cached: Cached) -> bytes:
-        return wire_message(cached, self.resource)
+        return wire_item(cached, self.resource)
 
 
 @dataclass(frozen=True)
@@ -260,14 +259,14 @@ class ProtobufMetadata(_Protobuf):
         return f"{_META}/{self.version}"
 
     def item(self, cached: Cached) -> bytes:
-        return wire.sized(1, wire.message("meta.v1.ObjectMeta", cached.metadata))
+        return wire.framed(wire.sized(1, wire.message("meta.v1.ObjectMeta", cached.metadata)))
 
     def listing(self, items: Sequence[bytes], metadata: Object) -> list[bytes]:
         if self.version == "v1":
             return super().listing(items, metadata)
-        # v1beta1 has its two fields the other way round.
+        # v1beta1 has its two fields the other way round: items are field 1.
         head = wire.sized(2, wire.message("meta.v1.ListMeta", metadata))
-        raw = b"".join([wire.sized(1, item) for item in items])
+        raw = b"".join([b"\x0a" + item[1:] for item in items])
         return [wire.envelope(self.api_version, "PartialObjectMetadataList", raw + head)]
 
 
@@ -292,6 +291,11 @@ def of(request: Request, resource: Resource, *, listing: bool = False, watching:
     accept = request.headers.get("Accept", "")
     if not accept or accept == JSON:
         return _plain(resource)
+    include = request.query.get("includeObject", "") if request.query_string else ""
+    return (_known if len(accept) <= CACHED_LENGTH else _negotiated)(accept, resource, listing, watching, include)
+
+
+def _negotiated(accept: str, resource: Resource, listing: bool, watching: bool, include: str) -> View:
     partial = "PartialObjectMetadataList" if listing else "PartialObjectMetadata"
     has_message = wire.message_of(resource.api_version, resource.kind) is not None
     forms = ("Table", partial)
@@ -299,7 +303,10 @@ def of(request: Request, resource: Resource, *, listing: bool = False, watching:
     choice = negotiate(accept, Offer(has_message or partial in accept, not watching, forms))
     if choice.media_type == PROTOBUF and not choice.form and not has_message:
         choice = negotiate(accept, Offer(False, not watching, forms))
-    return _view(choice, resource, request.query)
+    return _view(choice, resource, include)
+
+
+_known = lru_cache(maxsize=2048)(_negotiated)
 
 
 @lru_cache(maxsize=4096)
@@ -307,9 +314,9 @@ def _plain(resource: Resource) -> View:
     return Objects(resource)
 
 
-def _view(choice: Choice, resource: Resource, query: Mapping[str, str]) -> View:
+def _view(choice: Choice, resource: Resource, include: str) -> View:
     if choice.form == "Table":
-        include = query.get("includeObject") or "Metadata"
+        include = include or "Metadata"
         if include not in ("None", "Metadata", "Object"):
             cause = status.invalid_value("includeObject", include, "must be 'Metadata', 'Object', 'None', or empty")
             raise status.invalid(_META, "TableOptions", "", [cause])

@@ -136,8 +136,8 @@ def test_what_does_not_fit_is_left_out() -> None:
 
 
 def test_lists_and_frames() -> None:
-    one = wire.message("core.v1.ConfigMap", {"metadata": {"name": "a"}})
-    pieces = frames.list_body("v1", "ConfigMapList", {"resourceVersion": "7"}, frames.list_items([one, one]))
+    one = wire.framed(wire.message("core.v1.ConfigMap", {"metadata": {"name": "a"}}))
+    pieces = frames.list_body("v1", "ConfigMapList", {"resourceVersion": "7"}, [one, one])
     whole = {"kind": "ConfigMapList", "apiVersion": "v1", "metadata": {"resourceVersion": "7"}}
     assert b"".join(pieces) == wire.encode({**whole, "items": [{"metadata": {"name": "a"}}] * 2})
     empty = frames.list_body("v1", "ConfigMapList", {"resourceVersion": "7"}, [])

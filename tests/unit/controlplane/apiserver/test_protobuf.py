@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from controlplane.api import wire
+from controlplane.api.wire import decoder
+from controlplane.api.wire.reader import fields
 
 CMS = "/api/v1/namespaces/default/configmaps"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
@@ -21,18 +23,21 @@ async def get(api: Any, path: str, accept: str = AS_GO["Accept"]) -> Any:
     return wire.decode(response.body)
 
 
+def parts(data: bytes) -> list[tuple[int, bytes]]:
+    """A message's fields that have a length."""
+    return [(number, data[at:end]) for number, wire_type, at, end in fields(data, 0, len(data)) if wire_type == 2]
+
+
 def items(body: bytes, kind: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Metadata and items of a list, each item decoded as if it came alone."""
-    from controlplane.api.wire import decoder
-
-    envelope = {number: value for number, _, value in decoder._fields(memoryview(body)[4:])}
+    raw = dict(parts(body[4:]))[2]
     metadata: dict[str, Any] = {}
     found = []
-    for number, _, value in decoder._fields(envelope[2]):
+    for number, content in parts(raw):
         if number == 1:
-            metadata = decoder._message("meta.v1.ListMeta", value, 0)
+            metadata = decoder.message("meta.v1.ListMeta")(content, 0, len(content), 0)
         else:
-            found.append(wire.decode(wire.envelope("v1", kind, bytes(value))))
+            found.append(wire.decode(wire.envelope("v1", kind, content)))
     return metadata, found
 
 
@@ -78,15 +83,12 @@ async def frames(api: Any, path: str, count: int, accept: str = AS_GO["Accept"])
     response = await api.raw("GET", path, headers={"Accept": accept})
     assert response.content_type == f"{PROTOBUF};stream=watch"
     rest, found = b"", []
-    from controlplane.api.wire import decoder
-
     async with asyncio.timeout(5), aclosing(response.stream) as stream:
         async for piece in stream:
             rest += piece
             while len(rest) >= 4 and len(rest) >= 4 + (size := int.from_bytes(rest[:4], "big")):
-                event = {number: value for number, _, value in decoder._fields(memoryview(rest)[4 : 4 + size])}
-                raw = {number: value for number, _, value in decoder._fields(event[2])}
-                found.append((str(event[1], "utf-8"), wire.decode(bytes(raw[1]))))
+                event = dict(parts(rest[4 : 4 + size]))
+                found.append((event[1].decode(), wire.decode(dict(parts(event[2]))[1])))
                 rest = rest[4 + size :]
             if len(found) >= count:
                 return found
