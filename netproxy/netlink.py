@@ -18,7 +18,8 @@ _ERROR, _DONE = 2, 3
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 NESTED, NETWORK_ORDER, _TYPE_MASK = 0x8000, 0x4000, 0x3FFF
-_BATCH_BYTES = 32 << 10  # of requests in one send; even if each fails, the answers fit the receive buffer
+_BATCH_BYTES = 16 << 10  # of requests in one send; even if each fails, the answers fit the receive buffer
+_SOL_NETLINK, _NETLINK_CAP_ACK = 270, 10
 
 Request = tuple[int, int, bytes]
 """Message type, flags beyond NLM_F_REQUEST, payload."""
@@ -30,6 +31,7 @@ class NetlinkSocket:
     def __init__(self, protocol: int) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._socket.settimeout(30.0)  # the kernel answers at once, or never
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)  # errors without the request they answer
         self._sequence = 0
 
     def close(self) -> None:

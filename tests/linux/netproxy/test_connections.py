@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -18,29 +19,36 @@ SCTP = getattr(socket, "IPPROTO_SCTP", 132)
 def echo(corner, protocol=0):
     """A server that sends back what it gets, for as long as its client likes. Yields the list of its connections."""
     connections = []
-    with corner.socket(socket.SOCK_STREAM, protocol) as server, ThreadPoolExecutor(8) as threads:
+    over = threading.Event()
+
+    def patiently(call):
+        """`call()`, again and again until it gives something; SCTP wakes nobody who waits when a socket is shut."""
+        while not over.is_set():
+            with contextlib.suppress(TimeoutError):
+                return call()
+        return None
+
+    def serve(connection):
+        connection.settimeout(0.1)
+        with connection, contextlib.suppress(OSError):
+            while data := patiently(lambda: connection.recv(100)):
+                connection.sendall(data)
+
+    def accept():
+        while accepted := patiently(server.accept):
+            connections.append(accepted[0])
+            threads.submit(serve, accepted[0])
+
+    with corner.socket(socket.SOCK_STREAM, protocol) as server, ThreadPoolExecutor(16) as threads:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind(("0.0.0.0", PORT))
         server.listen(10)
-
-        def serve(connection):
-            with connection, contextlib.suppress(OSError):
-                while data := connection.recv(100):
-                    connection.sendall(data)
-
-        def accept():
-            with contextlib.suppress(OSError):
-                while True:
-                    connections.append(server.accept()[0])
-                    threads.submit(serve, connections[-1])
-
+        server.settimeout(0.1)
         threads.submit(accept)
         try:
             yield connections
         finally:
-            for one in (server, *connections):
-                with contextlib.suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)
+            over.set()
 
 
 @contextlib.contextmanager
