@@ -18,7 +18,8 @@ _ERROR, _DONE = 2, 3
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 NESTED, NETWORK_ORDER, _TYPE_MASK = 0x8000, 0x4000, 0x3FFF
-_BATCH_BYTES = 16 << 10  # of requests in one send; even if each fails, the answers fit the receive buffer
+# Of requests in one send: if every one fails, the answers (a kilobyte each, as the kernel counts) fit our buffer.
+_BATCH = 100
 _SOL_NETLINK, _NETLINK_CAP_ACK = 270, 10
 
 Request = tuple[int, int, bytes]
@@ -41,23 +42,18 @@ class NetlinkSocket:
         """Send all, in order, and wait until the kernel has done them. Returns (index, errno) of those that failed; a
         failure stops nobody. Raises OSError if the socket itself fails."""
         failed: list[tuple[int, int]] = []
-        start = 0
-        while start < len(requests):
+        for start in range(0, len(requests), _BATCH):
+            batch = requests[start : start + _BATCH]
             first = self._sequence + 1
-            parts: list[bytes] = []
-            size, end = 0, start
-            while end < len(requests) and size < _BATCH_BYTES:
-                kind, flags, payload = requests[end]
-                end += 1
-                self._sequence += 1
-                last = end == len(requests) or size + len(payload) + 16 >= _BATCH_BYTES
-                parts.append(_message(kind, flags | (_ACK if last else 0), self._sequence, payload))
-                size += len(parts[-1])
-            self._socket.send(b"".join(parts))
+            self._sequence += len(batch)
+            messages = [
+                _message(kind, flags | (_ACK if sequence == self._sequence else 0), sequence, payload)
+                for sequence, (kind, flags, payload) in enumerate(batch, first)
+            ]
+            self._socket.send(b"".join(messages))
             for sequence, code in self._answers(self._sequence):
-                if code:
+                if code and sequence >= first:  # an older one answers what we no longer waited for
                     failed.append((start + sequence - first, code))
-            start = end
         return failed
 
     def dump(self, kind: int, payload: bytes, *, all_of_them: bool = True) -> Iterator[bytes]:

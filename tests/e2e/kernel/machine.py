@@ -78,7 +78,7 @@ def fetch_kernel(cache: Path) -> Path:
     return packages
 
 
-def run(command: str, cache: Path, *, memory_mb: int = 1024, limit_s: float = 900.0) -> tuple[int, str]:
+def run(command: str, cache: Path, *, memory_mb: int = 1024, limit_s: float = 1200.0) -> tuple[int, str]:
     """Boot, run `command` (sh, as root) and return its exit status and what was printed. Raises Failed."""
     packages = fetch_kernel(cache)
     (kernel,) = packages.glob("boot/vmlinuz-*")
