@@ -153,8 +153,20 @@ def reload() -> None:
     systemd.notify(f"READY=1\nSTATUS={f'{failed} parts could not be reloaded, see the log' if failed else ''}")
 
 
+def allow_many_files() -> None:
+    """As many open files as this process may have at all: each connection and each watched thing is one, and a shell's
+    usual soft limit of 1,024 is soon reached."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def run(serve: Serve[C], config: C, ready: Callable[[], None] | None = None) -> None:
     """Run `serve(config, ready)` on a fresh event loop until SIGTERM or SIGINT cancels it, then return."""
+
+    allow_many_files()
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

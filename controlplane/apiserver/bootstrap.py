@@ -14,6 +14,7 @@ from typing import Any
 from controlplane.api import status
 from controlplane.api.resources import Resource, ResourceTable
 from controlplane.apiserver.authz import policy
+from controlplane.apiserver.flowcontrol import defaults as flowcontrol
 from controlplane.apiserver.http import User
 from controlplane.apiserver.registry.generic import Registry
 
@@ -35,6 +36,7 @@ class Bootstrap:
         await self.namespaces()
         await asyncio.gather(
             *(self._ensure(obj, _merge_policy) for obj in policy.objects()),
+            *(self._ensure(obj, _merge_flow) for obj in flowcontrol.objects()),
             *(
                 self._ensure({**_object("scheduling.k8s.io/v1", "PriorityClass", name), "value": value})
                 for name, value in _PRIORITIES.items()
@@ -125,6 +127,14 @@ def _take(*keys: str) -> Callable[[Object, Object], Object]:
         return {**current, **{key: wanted[key] for key in keys}}
 
     return merge
+
+
+def _merge_flow(current: Object, wanted: Object) -> Object:
+    """Set the spec back unless an administrator has taken it over; what is mandatory cannot be taken over."""
+    taken_over = (current["metadata"].get("annotations") or {}).get(flowcontrol.AUTOUPDATE) == "false"
+    if taken_over and wanted["metadata"]["name"] not in flowcontrol.MANDATORY:
+        return current
+    return {**current, "spec": wanted["spec"]}
 
 
 def _merge_policy(current: Object, wanted: Object) -> Object:

@@ -33,8 +33,13 @@ class Config:
     kubernetes_version: str = ""
     """The served version, e.g. 1.37; empty: the newest definitions installed."""
     max_request_body_bytes: int = 3 << 20
-    max_requests_in_flight: int = 1200
-    """More than this many requests (watches not counted) are answered with 429."""
+    max_requests_in_flight: int = 600
+    """Seats for requests under way, shared out by API priority and fairness. Who finds neither a seat nor a place in
+    its queue gets 429. Cluster administrators (system:masters) are exempt."""
+    request_timeout_seconds: float = 60.0
+    """How long a write may take before its client is told 504; it is finished all the same."""
+    first_request_timeout_seconds: float = 30.0
+    """A connection that has asked nothing after so long is closed."""
     history_seconds: int = 86_400
     """How long the past stays readable: older revisions are compacted."""
     history_bytes: int = 4 << 30

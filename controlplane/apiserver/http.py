@@ -164,7 +164,26 @@ def peer_user(transport: asyncio.BaseTransport | None) -> User | None:
 
 
 class _Protocol(RequestHandler):
-    """aiohttp's, with its own error pages (for what is no HTTP) replaced by a Status."""
+    """aiohttp's, with its own error pages (for what is no HTTP) replaced by a Status, and with little patience for who
+    connects and then asks nothing."""
+
+    first_request_s = 0.0
+    served = False
+    _silence: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._silence = asyncio.get_running_loop().call_later(self.first_request_s, self._still_silent, transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
+        super().connection_lost(exc)
+
+    def _still_silent(self, transport: asyncio.BaseTransport) -> None:
+        if not self.served:
+            log.debug("connection closed: no request within %g s", self.first_request_s)
+            transport.close()
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -183,15 +202,21 @@ class _Protocol(RequestHandler):
 
 
 class _Server(web.Server):
+    first_request_s = 0.0
+
     def __call__(self) -> RequestHandler:
-        return _Protocol(self, loop=self._loop, **self._kwargs)
+        protocol = _Protocol(self, loop=self._loop, **self._kwargs)
+        protocol.first_request_s = self.first_request_s
+        return protocol
 
 
 class HttpServer:
-    """Serves `handler` over TLS on aiohttp."""
+    """Serves `handler` over TLS on aiohttp. `first_request_s`: how long a connection may be silent at first, so that
+    those who only connect do not use up what connections cost."""
 
-    def __init__(self, handler: Handler, *, max_body_bytes: int) -> None:
+    def __init__(self, handler: Handler, *, max_body_bytes: int, first_request_s: float = 30.0) -> None:
         self._handler = handler
+        self._first_request_s = first_request_s
         self._limit = max_body_bytes
         self._runner: web.ServerRunner | None = None
         self._peers: dict[int, User | None] = {}
@@ -199,6 +224,7 @@ class HttpServer:
     async def start(self, host: str, port: int, context: ssl.SSLContext) -> int:
         """Listen; returns the port (chosen by the kernel for 0). Raises OSError if it is taken."""
         server = _Server(self._serve, access_log=None, keepalive_timeout=3600, handler_cancellation=True)
+        server.first_request_s = self._first_request_s
         self._runner = web.ServerRunner(server, shutdown_timeout=1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port, ssl_context=context, backlog=1024, reuse_address=True)
@@ -210,6 +236,7 @@ class HttpServer:
             await self._runner.cleanup()
 
     async def _serve(self, raw: web.BaseRequest) -> web.StreamResponse:
+        raw.protocol.served = True  # type: ignore[attr-defined]
         try:
             body = await self._body(raw)
         except status.StatusError as error:

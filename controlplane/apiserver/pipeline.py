@@ -31,11 +31,16 @@ def _call(each: Filter, rest: Handler, request: Request) -> Awaitable[Response]:
     return each(request, rest)
 
 
-class ToTheEnd:
-    """A write that has begun is finished, also when its client goes away meanwhile (which cancels the handler): half
-    of it may be durable already, and what belongs to it (a Service's address) must follow."""
+_STREAMS = frozenset(("exec", "attach", "portforward", "proxy"))
 
-    def __init__(self) -> None:
+
+class ToTheEnd:
+    """A write that has begun is finished, also when its client goes away meanwhile (which cancels the handler), or has
+    waited for `timeout_s` and is told so: half of it may be durable already, and what belongs to it (a Service's
+    address) must follow. Reads need no limit of time: they do not wait for anybody."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
         self._writes: set[asyncio.Task[Response]] = set()
 
     async def filter(self, request: Request, rest: Handler) -> Response:
@@ -44,7 +49,14 @@ class ToTheEnd:
         write = asyncio.ensure_future(rest(request))
         self._writes.add(write)  # the loop itself only holds tasks weakly
         write.add_done_callback(self._writes.discard)
-        return await asyncio.shield(write)
+        if not _STREAMS.isdisjoint(request.path.split("/")[6:]):
+            return await asyncio.shield(write)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await asyncio.shield(write)
+        except TimeoutError:
+            message = f"request did not complete within requested timeout - {self._timeout_s:g}s"
+            return error_response(status.timeout(message))
 
 
 async def with_errors(request: Request, rest: Handler) -> Response:

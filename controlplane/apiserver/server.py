@@ -11,7 +11,7 @@ from controlplane.api import resources as api_resources
 from controlplane.api import status
 from controlplane.api.definitions import load
 from controlplane.api.resources import ResourceTable
-from controlplane.apiserver import admission, http, pipeline
+from controlplane.apiserver import admission, pipeline
 from controlplane.apiserver.admission.dynamic.matching import GROUP as POLICY_GROUP
 from controlplane.apiserver.admission.dynamic.plugin import Dynamic
 from controlplane.apiserver.admission.dynamic.strategy import PolicyStrategy
@@ -26,6 +26,7 @@ from controlplane.apiserver.customresources.served import CustomResources
 from controlplane.apiserver.discovery import Discovery
 from controlplane.apiserver.expiry import EventExpiry
 from controlplane.apiserver.exposition import process
+from controlplane.apiserver.flowcontrol.filter import FlowControl
 from controlplane.apiserver.handlers import Handlers
 from controlplane.apiserver.health import Check, Health
 from controlplane.apiserver.http import HttpServer, Request, Response
@@ -75,7 +76,6 @@ class ApiServer:
         self.definitions = load(config.kubernetes_version or None)
         self.table = api_resources.builtin(self.definitions)
         self.cache = WatchCache(open_store(config.store))
-        self._inflight = 0
         self._ready = False
         self.observer = Observer()
         self._stopping = False
@@ -92,6 +92,7 @@ class ApiServer:
         await migrate(cache, self.table)
         signer = Signer(load_key(Path(config.service_account_signing_key_file)), config.service_account_issuer)
         self.authn = Authenticator(cache, signer)
+        self.flow = FlowControl(cache, config.max_requests_in_flight)
         self.authz = Authorizer(Rbac(cache), NodeAuthorizer(cache))
         self.dynamic = Dynamic(cache, self.table, self.authz, self.definitions)
         admit = admission.chain([*admission.plugins(cache, self.authz), self.dynamic.mutate])
@@ -123,13 +124,13 @@ class ApiServer:
         self.handle = pipeline.chain(
             [
                 represent,
-                pipeline.ToTheEnd().filter,
+                pipeline.ToTheEnd(config.request_timeout_seconds).filter,
                 self.observer.filter,
                 pipeline.with_errors,
                 pipeline.with_request_info,
                 self.authn.filter,
                 Impersonation(self.authz).filter,
-                self._limit,
+                self.flow.filter,
                 self.authz.filter,
             ],
             self._route,
@@ -189,6 +190,7 @@ class ApiServer:
         yield from self.observer.lines()
         yield from storage_metrics(self.cache, self.table, self._store_bytes())
         yield from self.handlers.fanout.metrics()
+        yield from self.flow.metrics()
         yield from process()
 
     def _paths(self) -> list[str]:
@@ -200,18 +202,6 @@ class ApiServer:
             "/healthz", "/livez", "/readyz", *checks, "/metrics", "/metrics/slis", "/openapi/v2", "/openapi/v3",
             "/version",
         ])  # fmt: skip
-
-    async def _limit(self, request: Request, rest: http.Handler) -> Response:
-        """Refuse more than a fixed number of requests at once, so that those in flight are finished."""
-        if request.info.verb == "watch" or "system:masters" in request.user.groups:
-            return await rest(request)
-        if self._inflight >= self.config.max_requests_in_flight:
-            raise status.too_many_requests("Too many requests, please try again later.", retry_after=1)
-        self._inflight += 1
-        try:
-            return await rest(request)
-        finally:
-            self._inflight -= 1
 
     async def _route(self, request: Request) -> Response:
         info = request.info
@@ -236,7 +226,10 @@ async def serve(config: Config, ready: Callable[[], None]) -> None:
     rotations = OwnCertificates(config, server.handle, tls.try_reload, server.nodes.reload)
     on_reload(tls.reload)
     on_reload(server.nodes.reload)
-    front = HttpServer(server.handle, max_body_bytes=config.max_request_body_bytes)
+    front = HttpServer(
+        server.handle, max_body_bytes=config.max_request_body_bytes,
+        first_request_s=config.first_request_timeout_seconds,
+    )  # fmt: skip
     port = await front.start(config.bind_address, config.secure_port, tls.context)
     chores = [*server.chores(), *rotations.start(), asyncio.create_task(tls.follow(), name="certificate files")]
     log.info("serving address=%s port=%d version=%s", config.bind_address, port, server.definitions.version)
