@@ -210,8 +210,8 @@ class _Machine:
             self._say(f"{path}: {said}")
 
     def _good(self, profile: Profile, wanted: tuple[str, ...] = ()) -> bool:
-        """Whether there is a certificate for `profile`, of this cluster, valid, with the wanted names. (One near its end
-        is the daemons' to renew.)"""
+        """Whether there is a certificate for `profile`, of this cluster, valid, with the wanted names. One near its
+        end will do: the daemons renew it."""
         path = self._layout.identity(profile.name)
         if _subject(path) != profile.common_name.format(node=self._options.node_name):
             return False

@@ -9,11 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from controlplane.cli.main import main
 from controlplane.client.errors import Unreachable
 from controlplane.client.rest import Client, from_kubeconfig
 from pki.layout import Layout
@@ -29,11 +32,14 @@ def wait_for(condition: Callable[[], Any], seconds: float = 15.0, what: object =
     return found
 
 
-def wherry(*arguments: str, ok: bool | None = True, given: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the command; `ok`: whether it must succeed, None for either; `given`: what it reads."""
-    done = subprocess.run([*WHERRY, *arguments], capture_output=True, text=True, timeout=60, check=False, input=given)
-    assert ok is None or (done.returncode == 0) == ok, (arguments, done.returncode, done.stdout, done.stderr)
-    assert "Traceback" not in done.stderr, done.stderr
+def wherry(*arguments: str, ok: bool | None = True, given: str = "") -> "subprocess.CompletedProcess[str]":
+    """Run the command in this process (a second saved each time); `ok`: whether it must succeed, None for either;
+    `given`: what it reads."""
+    with ThreadPoolExecutor(1) as thread:  # asynchronous tests have a loop of their own in this one
+        result = thread.submit(CliRunner().invoke, main, list(arguments), input=given).result(60)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+    done = subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
+    assert ok is None or (done.returncode == 0) == ok, done
     return done
 
 

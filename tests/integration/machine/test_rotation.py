@@ -20,6 +20,7 @@ from controlplane.client.resources import CONFIGMAPS, NODES
 from controlplane.client.rest import Client, from_kubeconfig
 from nodeagent.agent import Agent
 from nodeagent.config import Config
+from nodeagent.pods.volumes import places
 from nodeagent.runtime.fake import FakeRuntime
 from pki import profiles, requests
 from pki.authority import Authority, Issued
@@ -80,6 +81,7 @@ async def agent_of(machine: Any, folder: Path) -> AsyncIterator[Agent]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+        places.unmount(str(layout.agent_root / "memory"))
 
 
 async def shown(port: int, ca: Path) -> x509.Certificate:
