@@ -91,8 +91,9 @@ class Layout:
 
     @property
     def images_socket(self) -> Path:
-        """Where the node agent answers `wherry image`; for root only."""
-        return self.run / "images.sock"
+        """Where the node agent answers `wherry image`; for root only. Not below `run`, which a lab's node keeps to
+        itself."""
+        return self.agent_root / "images.sock"
 
     @property
     def runtime_state(self) -> Path:

@@ -24,7 +24,20 @@ from figures import Figure, table
 
 HERE = Path(__file__).resolve().parent
 # What a user waits for first, then what needs a quiet machine least.
-ORDER = ("startup", "idle", "pods", "containers", "api", "lists", "watch", "protobuf", "scheduler", "proxy", "modes")
+ORDER = (
+    "startup",
+    "idle",
+    "pods",
+    "containers",
+    "streams",
+    "api",
+    "lists",
+    "watch",
+    "protobuf",
+    "scheduler",
+    "proxy",
+    "modes",
+)
 _LIMIT_S = 300.0
 
 
