@@ -14,7 +14,7 @@ import aiohttp
 from yarl import URL
 
 from controlplane.api import status
-from controlplane.apiserver import backends, node_upgrade
+from controlplane.apiserver import backends, logoptions, node_upgrade
 from controlplane.apiserver.http import Request, Response
 from controlplane.apiserver.requestinfo import RequestInfo
 from controlplane.store.cache import WatchCache
@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 _PROXIED = ("Accept", "Accept-Language", "Content-Type", "Range", "If-None-Match", "If-Modified-Since", "User-Agent")
-_LOG_PARAMETERS = ("follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream")
 
 
 class NodeProxy:
@@ -60,7 +59,8 @@ class NodeProxy:
         container = self._container(pod, request.query.get("container", ""), info.name)
         path = f"{info.namespace}/{info.name}/{container}"
         if info.subresource == "log":
-            return await self._log(request, f"{node}/containerLogs/{path}")
+            query = urlencode(logoptions.chosen(request.query, info.name))
+            return await self._plain(request, f"{node}/containerLogs/{path}?{query}", self._tls())
         return await self._stream(request, node, f"/{info.subresource}/{path}?{_exec_query(request)}")
 
     # --- whom to ask ----------------------------------------------------------------------------------------------
@@ -120,10 +120,6 @@ class NodeProxy:
             self._stranger.check_hostname = False
             self._stranger.verify_mode = ssl.CERT_NONE
         return self._stranger
-
-    async def _log(self, request: Request, target: str) -> Response:
-        query = {name: request.query[name] for name in _LOG_PARAMETERS if name in request.query}
-        return await self._plain(request, f"{target}?{urlencode(query)}", self._tls())
 
     async def _plain(
         self, request: Request, target: str, context: ssl.SSLContext, *, relay_errors: bool = False

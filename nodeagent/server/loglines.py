@@ -3,20 +3,16 @@
     2026-11-21T10:00:00.123456789Z stdout F a whole line
     2026-11-21T10:00:00.123456790Z stderr P a part, whose line goes on in the next one
 
-That is the CRI's format. A block of whole lines is stripped by one regular expression, at some hundred megabytes a
-second; what it does not cover (parts, other shapes, a choice of lines) is looked at line by line.
+That is the CRI's format (cri-api's and kubelet's pkg/kubelet/kuberuntime/logs).
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from controlplane import clock
 from controlplane.api.status import bad_request
 from nodeagent.server.http import Request
-
-_WHOLE = re.compile(rb"\n([^ \n]+) [^ \n]+ F ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +73,9 @@ class LogLines:
             self._rest += block
             return b""
         text, self._rest = self._rest + text, rest
-        if not (self._since or self._stream or self._continued) and b" P " not in text:
-            shown, count = _WHOLE.subn(rb"\n\1 " if self._timestamps else b"\n", b"\n" + text)
-            if count == text.count(b"\n") + 1:
-                return shown[1:] + b"\n"
-        return self._one_by_one(text.split(b"\n"))
+        return self._shown(text.split(b"\n"))
 
-    def _one_by_one(self, lines: list[bytes]) -> bytes:
+    def _shown(self, lines: list[bytes]) -> bytes:
         result: list[bytes] = []
         for line in lines:
             parts = line.split(b" ", 3)

@@ -24,10 +24,10 @@ from typing import Any
 import aiohttp
 import yaml
 from figures import Figure, median, quantile
-from harness import Lab, memory_mb
+from harness import Lab, cpu_s, memory_mb
 
 MB = 1_000_000
-COPY_MB, LOG_MB, FORWARD_MB = 1000, 300, 300
+COPY_MB, LOG_MB, FORWARD_MB = 1000, 200, 200
 EXECS = 40
 NAMESPACE = "default"
 LINES = b"".join(b"%09d %s\n" % (n, b"x" * 89) for n in range(100_000))  # 10 MB, every line another
@@ -37,6 +37,19 @@ def figures() -> Iterator[Figure]:
     with Lab() as lab:
         results = asyncio.run(_measure(lab))
         yield from results
+
+
+class Cpu:
+    """CPU seconds of some processes since it was made."""
+
+    def __init__(self, **pids: int) -> None:
+        self._pids = pids
+        self._before = {name: cpu_s(pid) for name, pid in pids.items()}
+
+    def note(self, megabytes: float) -> str:
+        """Per gigabyte."""
+        used = {name: (cpu_s(pid) - self._before[name]) * 1000 / megabytes for name, pid in self._pids.items()}
+        return "CPU s a GB: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in used.items())
 
 
 class Client:
@@ -117,9 +130,9 @@ async def _measure(lab: Lab) -> list[Figure]:
         await client.pod("bystander", "sleep", "3600")
         return [
             *await _execs(client),
-            *await _logs(client, agent),
+            *await _logs(client, agent, server),
             *await _copies(client, agent, server),
-            *await _forward(client, status["kubeconfig"], agent),
+            *await _forward(client, status["kubeconfig"], agent, server),
         ]
     finally:
         await client.http.close()
@@ -136,7 +149,7 @@ async def _execs(client: Client) -> list[Figure]:
     ]
 
 
-async def _logs(client: Client, agent: int) -> list[Figure]:
+async def _logs(client: Client, agent: int, server: int) -> list[Figure]:
     rounds = LOG_MB * MB // len(LINES)
     script = f"sleep 1; i=0; while [ $i -lt {rounds} ]; do cat /tmp/lines; i=$((i+1)); done"
     await client.pod("logger", "sh", "-c", f"until [ -e /tmp/go ]; do sleep 0.05; done; {script}")
@@ -148,7 +161,7 @@ async def _logs(client: Client, agent: int) -> list[Figure]:
     assert (await client.exec("logger", "sh", "-c", "cat > /tmp/lines", stdin=lines()))[1] == 0
     before = memory_mb(agent)["Rss"]
     assert (await client.exec("logger", "touch", "/tmp/go"))[1] == 0
-    begun = time.perf_counter()
+    begun, cpu = time.perf_counter(), Cpu(agent=agent, API_server=server)
     seen, count = await client.log("logger")
     seconds = time.perf_counter() - begun - 1
     expected = hashlib.sha256()
@@ -157,7 +170,14 @@ async def _logs(client: Client, agent: int) -> list[Figure]:
     lost = rounds * len(LINES) - count
     assert lost or seen == expected.hexdigest()
     return [
-        Figure("log written and followed through the API", rounds * len(LINES) / seconds / MB, "MB/s", 100, more=True),
+        Figure(
+            "log written and followed through the API",
+            rounds * len(LINES) / seconds / MB,
+            "MB/s",
+            100,
+            more=True,
+            note=cpu.note(LOG_MB),
+        ),
         Figure("log bytes lost", lost, "B", 0),
         Figure("agent's memory while following, growth", memory_mb(agent)["Rss"] - before, "MB", 16),
     ]
@@ -179,7 +199,7 @@ async def _copies(client: Client, agent: int, server: int) -> list[Figure]:
         ("in", ("sh", "-c", "cat > /dev/null"), source()),
         ("out", ("head", "-c", str(COPY_MB * MB), "/dev/zero"), None),
     ):
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), Cpu(agent=agent, API_server=server)
         copy = asyncio.ensure_future(client.exec("bystander", *command, stdin=stdin))
         while not copy.done():
             started = time.perf_counter()
@@ -191,7 +211,7 @@ async def _copies(client: Client, agent: int, server: int) -> list[Figure]:
         count, code = await copy
         assert code == 0 and count in (0, COPY_MB * MB)
         rate = COPY_MB / (time.perf_counter() - begun)
-        result.append(Figure(f"copy of 1 GB {direction} by exec", rate, "MB/s", more=True))
+        result.append(Figure(f"copy of 1 GB {direction} by exec", rate, "MB/s", more=True, note=cpu.note(COPY_MB)))
     return [
         *result,
         Figure("agent's memory while copying, growth", peaks[agent] - before[agent], "MB", 16),
@@ -200,7 +220,7 @@ async def _copies(client: Client, agent: int, server: int) -> list[Figure]:
     ]
 
 
-async def _forward(client: Client, kubeconfig: str, agent: int) -> list[Figure]:
+async def _forward(client: Client, kubeconfig: str, agent: int, server: int) -> list[Figure]:
     script = f"while true; do head -c {FORWARD_MB * MB} /dev/zero | nc -l -p 9000; done"
     await client.pod("target", "sh", "-c", script)
     before = memory_mb(agent)["Rss"]
@@ -212,7 +232,7 @@ async def _forward(client: Client, kubeconfig: str, agent: int) -> list[Figure]:
         assert process.stdout
         line = await asyncio.to_thread(process.stdout.readline)
         found: Any = re.search(r":(\d+) ->", line)
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), Cpu(agent=agent, API_server=server)
         reader, writer = await asyncio.open_connection("127.0.0.1", int(found[1]))
         count = 0
         while count < FORWARD_MB * MB and (data := await reader.read(1 << 20)):
@@ -225,6 +245,6 @@ async def _forward(client: Client, kubeconfig: str, agent: int) -> list[Figure]:
         process.wait(10)
     growth = memory_mb(agent)["Rss"] - before
     return [
-        Figure("port-forward by kubectl, download", rate, "MB/s", more=True),
+        Figure("port-forward by kubectl, download", rate, "MB/s", more=True, note=cpu.note(FORWARD_MB)),
         Figure("agent's memory while forwarding, growth", growth, "MB", 16),
     ]
