@@ -253,7 +253,7 @@ def _call(*words: str) -> None:
     assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
 
 
-def until(probe: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+def until(probe: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
     """The first true value of `probe()`. AssertionError with the last one, or the last error, when time is up."""
     deadline = time.monotonic() + seconds
     last: object = None
