@@ -152,14 +152,14 @@ class Machine:
 
     # Inside.
 
-    def run(self, *command: str, check: bool = True, stdin: str | None = None, seconds: float = 120) -> str:
+    def run(self, *command: str, check: bool = True, stdin: str | None = None, seconds: float = 300) -> str:
         """Standard output of `command` as root on the machine. Raises Failed with all of its output."""
         done = self.result(*command, stdin=stdin, seconds=seconds)
         if check and done.returncode:
             raise Failed(f"{self.name}: {' '.join(command)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
 
-    def result(self, *command: str, stdin: str | None = None, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+    def result(self, *command: str, stdin: str | None = None, seconds: float = 300) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["nsenter", f"--target={self.leader}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd",
              *command],
