@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from controlplane.api import convert, lifecycle, status
+from controlplane.api import convert, lifecycle, status, warnings
 from controlplane.api.resources import Resource, ResourceTable, Subresource
 from controlplane.api.validate import check_body, decode_checked
 from controlplane.apiserver import patches, reviews
@@ -124,6 +124,7 @@ class Handlers:
         made = await self.registry.create(
             resource, obj, info.namespace, request.user, manager=manager, dry_run=is_dry_run(request)
         )
+        request.warnings += warnings.of(resource, obj)
         return _answer(view, made, 201)
 
     async def _update(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
@@ -166,6 +167,8 @@ class Handlers:
             resource, info.namespace, info.name, request.user, put,
             subresource=subresource, manager=manager, dry_run=dry_run,
         )  # fmt: skip
+        if not subresource:
+            request.warnings += warnings.of(resource, obj)
         return _answer(view, cached)
 
     def _check_may_create(self, request: Request, info: RequestInfo) -> None:
@@ -202,6 +205,7 @@ class Handlers:
             subresource=subresource, manager=manager, dry_run=dry_run,
         )  # fmt: skip
         request.warnings += warned
+        _advise(request, resource, subresource, cached)
         return _answer(view, cached)
 
     async def _apply(
@@ -232,11 +236,13 @@ class Handlers:
                 dry_run=dry_run,
             )  # fmt: skip
             request.warnings += warned
+            _advise(request, resource, "", made)
             return _answer(view, made, 201)
         cached = await registry.update(
             resource, info.namespace, info.name, user, change, subresource=subresource, manager=None, dry_run=dry_run
         )
         request.warnings += warned
+        _advise(request, resource, subresource, cached)
         return _answer(view, cached)
 
     async def _delete(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
@@ -360,6 +366,12 @@ class Handlers:
         found = self.table.find("", "v1", "pods")
         assert found is not None
         return found
+
+
+def _advise(request: Request, resource: Resource, subresource: str, cached: Cached) -> None:
+    """Warn of what is allowed and not wise in an object that a patch made."""
+    if not subresource and warnings.known(resource):
+        request.warnings += warnings.of(resource, object_in(cached, resource))
 
 
 def _answer(view: views.View, cached: Cached, code: int = 200) -> Response:

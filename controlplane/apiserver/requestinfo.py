@@ -44,6 +44,9 @@ def parse(request: Request) -> RequestInfo:
         return RequestInfo(False, path, method.lower())
     if rest and not rest[-1] and len(rest) <= 4:
         rest = rest[:-1]
+    watching = len(rest) > 1 and rest[0] == "watch" and method == "GET"  # /api/v1/watch/pods, as it was before ?watch=1
+    if watching:
+        rest = rest[1:]
     if not rest:
         return RequestInfo(False, path, method.lower())
     namespace = ""
@@ -61,6 +64,8 @@ def parse(request: Request) -> RequestInfo:
         elif verb == "delete":
             verb = "deletecollection"
     elif verb == "get" and request.query_string and not subresource and request.flag("watch"):
+        verb = "watch"
+    if watching:
         verb = "watch"
     info = RequestInfo(True, path, verb, group, version, resource, subresource, namespace, name)
     if len(rest) > 3:

@@ -46,7 +46,9 @@ apiVersion: networking.k8s.io/v1
 kind: Ingress
 metadata: {name: i}
 spec:
-  rules: [{host: a.example, http: {paths: [{path: /x, pathType: Prefix, backend: {service: {name: s, port: {number: 80}}}}]}}]
+  rules:
+  - host: a.example
+    http: {paths: [{path: /x, pathType: Prefix, backend: {service: {name: s, port: {number: 80}}}}]}
 ---
 apiVersion: policy/v1
 kind: PodDisruptionBudget

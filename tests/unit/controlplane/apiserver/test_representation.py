@@ -72,3 +72,32 @@ async def test_what_is_on_its_way_out_says_so(api: Any) -> None:
     assert "Warning" not in ((await api.raw("GET", CMS)).headers or {})
     told = (await api.raw("GET", "/metrics")).body.decode()
     assert 'apiserver_requested_deprecated_apis{group="",version="v1",resource="endpoints"' in told
+
+
+async def test_what_is_not_wise_is_told_on_every_way_to_write_it(api: Any) -> None:
+    path = "/apis/apps/v1/namespaces/default/deployments"
+    template = {
+        "metadata": {"labels": {"a": "b"}},
+        "spec": {"nodeSelector": {"beta.kubernetes.io/os": "x"}, "containers": [{"name": "c", "image": "i"}]},
+    }
+    spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}  # fmt: skip
+    body = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": spec}
+    merge, apply = "application/merge-patch+json", "application/apply-patch+yaml"
+    ways = [
+        await api("POST", path, body), await api("PUT", f"{path}/d", body),
+        await api("PATCH", f"{path}/d", {"metadata": {"labels": {"x": "y"}}}, kind=merge),
+        await api("PATCH", f"{path}/d?fieldManager=m&force=true", body, kind=apply),
+    ]  # fmt: skip
+    for answer in ways:
+        assert answer.status in (200, 201), answer
+        assert "beta.kubernetes.io/os" in answer.headers["Warning"]
+
+
+async def test_the_old_way_to_watch(api: Any) -> None:
+    await api.ok("POST", CMS, {"metadata": {"name": "a"}})
+    for path in ("/api/v1/watch/namespaces/default/configmaps/a", "/api/v1/watch/namespaces/default/configmaps"):
+        response = await api.raw("GET", path)
+        async for line in response.stream:
+            assert b'"type":"ADDED"' in line
+            break
+        await response.stream.aclose()
