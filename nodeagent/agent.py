@@ -428,7 +428,7 @@ async def serve(config: Config, ready: Callable[[], None]) -> None:
             door.open()
 
     agent = Agent(config, client, runtime, images, network, prepare)
-    door = Door(images, config.images_socket, agent.image_use, agent.images.changed)
+    door = Door(images, config.images_socket, agent.image_use.now, agent.images.changed)
     try:
         await agent.run(ready)
     finally:

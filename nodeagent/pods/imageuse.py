@@ -1,7 +1,7 @@
 """Which images are in use on this node, for those who would remove the others.
 
-In use is what a container that is still there was made of, what a pod mounts as a volume, and what was handed out a
-moment ago, before there is a container.
+In use is what a container that is still there was made of, and what a pod mounts as a volume; and for who removes by
+himself also what was handed out a moment ago, before there is a container.
 """
 
 from __future__ import annotations
@@ -20,8 +20,12 @@ class ImageUse:
     images: Images
 
     async def __call__(self) -> set[str]:
-        """Image ids. Raises RuntimeFailure: who does not know must not remove."""
-        used = self.images.wanted_lately() | {container.image for container in await self.runtime.containers()}
+        """Image ids that a garbage collector must spare. Raises RuntimeFailure: who does not know must not remove."""
+        return self.images.wanted_lately() | await self.now()
+
+    async def now(self) -> set[str]:
+        """Image ids that something on the node is made of. Raises RuntimeFailure."""
+        used = {container.image for container in await self.runtime.containers()}
         for pod in self.pods.pods():
             for volume in pod["spec"].get("volumes") or ():
                 reference = (volume.get("image") or {}).get("reference")
