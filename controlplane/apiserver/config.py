@@ -40,6 +40,16 @@ class Config:
     """How long a write may take before its client is told 504; it is finished all the same."""
     first_request_timeout_seconds: float = 30.0
     """A connection that has asked nothing after so long is closed."""
+    audit_log_path: str = ""
+    """Where requests are told as JSON lines; "-" for standard output, empty for no audit log."""
+    audit_policy_file: str = ""
+    """How much of which request is told (audit.k8s.io/v1 Policy); empty: everything, at level Metadata."""
+    audit_log_maxsize: int = 100
+    """Megabytes after which the audit log is rotated; 0: never."""
+    audit_log_maxbackup: int = 10
+    """Rotated audit logs that are kept; 0: all."""
+    audit_log_maxage: int = 30
+    """Days after which a rotated audit log is deleted; 0: never."""
     history_seconds: int = 86_400
     """How long the past stays readable: older revisions are compacted."""
     history_bytes: int = 4 << 30

@@ -62,6 +62,8 @@ class Request:
         self.peer = peer  # from a verified client certificate
         self.transport_request = transport_request  # aiohttp's own, for upgrades only
         self.user: User = peer or User("system:anonymous", ("system:unauthenticated",))
+        self.impersonator: User | None = None  # who asks in the name of `user`
+        self.audit: Any = None  # what the audit log keeps of it between its stages
         self.info: Any = None
         self.warnings: list[str] = []
         self.annotations: dict[str, str] = {}  # for the audit log

@@ -28,7 +28,7 @@ class Impersonation:
             for question in _questions(wanted):
                 if not self._authorizer.allows(request.user, question):
                     raise refusal(request.user, question)
-            request.user = _complete(wanted)
+            request.impersonator, request.user = request.user, _complete(wanted)
         return await rest(request)
 
 

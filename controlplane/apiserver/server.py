@@ -6,6 +6,7 @@ import ipaddress
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from controlplane.api import resources as api_resources
 from controlplane.api import status
@@ -41,7 +42,7 @@ from controlplane.apiserver.registry.migration import migrate
 from controlplane.apiserver.registry.services import ServiceStrategy
 from controlplane.apiserver.registry.storage_metrics import storage_metrics
 from controlplane.apiserver.representation import represent
-from controlplane.daemon import on_reload
+from controlplane.daemon import ConfigError, on_reload
 from controlplane.store.cache import WatchCache
 from controlplane.store.compactor import Compactor
 from controlplane.store.interface import Store
@@ -50,6 +51,9 @@ from controlplane.systemd import on_liveness
 from controlplane.tls import ServerTls
 from pki.keys import load_key
 from pki.tokens import Signer
+
+if TYPE_CHECKING:
+    from controlplane.apiserver.audit.filter import Audit
 
 __all__ = ["ApiServer", "Config", "serve"]
 log = logging.getLogger(__name__)
@@ -66,6 +70,24 @@ def open_store(url: str) -> Store:
 
     Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return SqliteStore(path)
+
+
+def _audit(config: Config) -> "Audit | None":
+    """The audit log, if there is to be one. Raises ConfigError."""
+    if not config.audit_log_path:
+        return None
+    from controlplane.apiserver.audit.filter import Audit
+    from controlplane.apiserver.audit.policy import PolicyError
+    from controlplane.apiserver.audit.sink import Sink
+
+    sink = Sink(
+        config.audit_log_path, max_bytes=config.audit_log_maxsize << 20, max_backups=config.audit_log_maxbackup,
+        max_age_days=config.audit_log_maxage,
+    )  # fmt: skip
+    try:
+        return Audit(config.audit_policy_file, sink)
+    except PolicyError as error:
+        raise ConfigError(str(error)) from None
 
 
 class ApiServer:
@@ -92,6 +114,7 @@ class ApiServer:
         await migrate(cache, self.table)
         signer = Signer(load_key(Path(config.service_account_signing_key_file)), config.service_account_issuer)
         self.authn = Authenticator(cache, signer)
+        self.audit = _audit(config)
         self.flow = FlowControl(cache, config.max_requests_in_flight)
         self.authz = Authorizer(Rbac(cache), NodeAuthorizer(cache))
         self.dynamic = Dynamic(cache, self.table, self.authz, self.definitions)
@@ -120,16 +143,19 @@ class ApiServer:
             self.registry, self.table, self.definitions, self._publish, self.handlers.fanout.close
         )
         self.custom.sync()
+        audit = self.audit
         # The way of every request, outermost first.
         self.handle = pipeline.chain(
             [
                 represent,
                 pipeline.ToTheEnd(config.request_timeout_seconds).filter,
                 self.observer.filter,
+                *([audit.finished] if audit else []),
                 pipeline.with_errors,
                 pipeline.with_request_info,
                 self.authn.filter,
                 Impersonation(self.authz).filter,
+                *([audit.received] if audit else []),
                 self.flow.filter,
                 self.authz.filter,
             ],
@@ -159,11 +185,14 @@ class ApiServer:
             asyncio.create_task(expiry.run(), name="expiry of events"),
             asyncio.create_task(self.bootstrap.keep(*self._own), name="own service"),
             asyncio.create_task(self.custom.run(), name="custom resources"),
+            *([asyncio.create_task(self.audit.sink.run(), name="audit log")] if self.audit else []),
         ]
 
     async def stop(self) -> None:
         self._ready, self._stopping = False, True
         await self.nodes.close()
+        if self.audit:
+            await self.audit.sink.close()
         await self.dynamic.close()
         await self.cache.close()
 
@@ -226,6 +255,8 @@ async def serve(config: Config, ready: Callable[[], None]) -> None:
     rotations = OwnCertificates(config, server.handle, tls.try_reload, server.nodes.reload)
     on_reload(tls.reload)
     on_reload(server.nodes.reload)
+    if server.audit:
+        on_reload(server.audit.reload)
     front = HttpServer(
         server.handle, max_body_bytes=config.max_request_body_bytes,
         first_request_s=config.first_request_timeout_seconds,

@@ -156,6 +156,17 @@ class Server:
                 time.sleep(0.02)
         raise AssertionError(f"not ready: {self.log.read_text()}")
 
+    def signal(self, number: int) -> None:
+        assert self._process
+        self._process.send_signal(number)
+
+    def wait_for_log(self, text: str, times: int = 1) -> None:
+        """Until the log has `text` so many times."""
+        deadline = time.monotonic() + 10
+        while self.log.read_text().count(text) < times:
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+
     def kill(self) -> None:
         assert self._process
         self._process.send_signal(signal.SIGKILL)
