@@ -13,13 +13,14 @@ import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from controlplane import clock
 from controlplane.api import status
 from controlplane.api.status import bad_request, internal
 from controlplane.apiserver.streams import SLOW_BYTES, Chunk, Feed
@@ -167,14 +168,20 @@ def peer_user(transport: asyncio.BaseTransport | None) -> User | None:
 
 class _Protocol(RequestHandler):
     """aiohttp's, with its own error pages (for what is no HTTP) replaced by a Status, and with little patience for who
-    connects and then asks nothing."""
+    connects and then asks nothing. It knows whose connection it is, and until when: a certificate that ends while the
+    connection is open opens nothing more on it."""
 
     first_request_s = 0.0
     served = False
+    peer: User | None = None
+    until = float("inf")
     _silence: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.peer = peer_user(transport)
+        if self.peer is not None:
+            self.until = ssl.cert_time_to_seconds(transport.get_extra_info("peercert")["notAfter"])
         self._silence = asyncio.get_running_loop().call_later(self.first_request_s, self._still_silent, transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -221,7 +228,6 @@ class HttpServer:
         self._first_request_s = first_request_s
         self._limit = max_body_bytes
         self._runner: web.ServerRunner | None = None
-        self._peers: dict[int, User | None] = {}
 
     async def start(self, host: str, port: int, context: ssl.SSLContext) -> int:
         """Listen; returns the port (chosen by the kernel for 0). Raises OSError if it is taken."""
@@ -246,10 +252,15 @@ class HttpServer:
             answer = _whole(error_response(error))
             answer.force_close()
             return answer
+        connection = cast(_Protocol, raw.protocol)
+        if connection.until <= clock.wall_time():
+            answer = _whole(error_response(status.unauthorized()))
+            answer.force_close()
+            return answer
         url = raw.rel_url
         request = Request(
             raw.method, url.path, url.raw_query_string, raw.headers, body,
-            peer=peer_user(raw.transport), transport_request=raw,
+            peer=connection.peer, transport_request=raw,
         )  # fmt: skip
         response = await self._handler(request)
         if raw.method == "HEAD":

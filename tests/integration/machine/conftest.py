@@ -27,7 +27,7 @@ WHERRY = [sys.executable, "-m", "controlplane.cli.main"]
 def wait_for(condition: Callable[[], Any], seconds: float = 15.0, what: object = "") -> Any:
     deadline = time.monotonic() + seconds
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what() if callable(what) else what}"
         time.sleep(0.01)
     return found
 
