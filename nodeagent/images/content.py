@@ -3,7 +3,7 @@
     <root>/state.json             which images there are (service.py)
     <root>/layers/<32 hex>/       a layer, unpacked, by its chain id; short, because overlay's options fill one page
     <root>/blobs/<algorithm>-<hex> a layer on its way: verified, not unpacked yet
-    <root>/partial/<...>          a download that may be resumed
+    <root>/partial/<...>          a download that may be resumed, for a day
     <root>/tmp/                   anything unfinished (blobs and tmp are emptied at start)
 
 A name outside `partial` and `tmp` only ever means complete, verified content: it is made under another name and
@@ -14,6 +14,7 @@ Blobs go away once they are unpacked: a registry can give them again, and the di
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -25,6 +26,7 @@ from typing import IO, Any
 from nodeagent.images.manifest import Descriptor, ImageInvalid
 
 _HEX_OF_CHAIN = 32
+_PARTIAL_S = 86_400.0
 
 
 class Content:
@@ -61,6 +63,13 @@ class Content:
                 raise
             remove(scratch)
         return path
+
+    def forget_partial(self, now: float) -> None:
+        """Give up downloads that nobody has gone on with for a day. `now`: seconds since the epoch."""
+        for path in self.partial.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if now - path.stat().st_mtime > _PARTIAL_S:
+                    path.unlink()
 
     def blob(self, digest: str) -> Path:
         return self.blobs / digest.replace(":", "-")

@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING
 
 import msgspec
 
+from controlplane import clock
 from nodeagent.images import manifest, references, state, unpack
 from nodeagent.images.content import Content, remove
 from nodeagent.images.endpoints import Registries
@@ -186,6 +187,7 @@ class LocalImages:
     async def _pull(self, reference: Reference, auth: Sequence[RegistryAuth]) -> Image:
         started = asyncio.get_running_loop().time()
         try:
+            await asyncio.to_thread(self._content.forget_partial, clock.wall_time())
             image = await self._pull_from(self._registry().repository(reference, auth), reference)
         except OSError as error:
             raise RuntimeFailure(f'failed to pull image "{reference}": {error}', "ErrImagePull") from error

@@ -18,6 +18,7 @@ from nodeagent.runtime.interface import ExecSession, RuntimeFailure
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE = 0, 1, 2, 3, 4
 CHUNK = 32 * 1024
+_EXIT_WITHIN_S = 2.0  # from the end of an attached container's output to the news of its exit
 LINGER_S = 10.0
 """How long an ended session waits for its client to hang up first. Closing at once with its bytes unread would reset
 the connection, and the exit code might be lost on the way."""
@@ -63,13 +64,17 @@ async def serve(
         await _end(remote, internal_error(f"{doing}: {failure}"), nobody)
         return
     incoming = asyncio.ensure_future(remote.feed(session))
-    outgoing = asyncio.ensure_future(_outcome(remote, session, options))
+    outgoing = asyncio.ensure_future(_outcome(remote, session, options, attached=not command))
     try:
         await asyncio.wait((incoming, outgoing), return_when=asyncio.FIRST_COMPLETED)
         if outgoing.done():
-            code = outgoing.result()
+            try:
+                code = outgoing.result()
+                status = exit_status(code, command) if command else SUCCESS
+            except RuntimeFailure as failure:
+                status = internal_error(f"{doing}: {failure}")
             await session.close()
-            await _end(remote, exit_status(code, command) if command else SUCCESS, incoming)
+            await _end(remote, status, incoming)
     except (OSError, ClientLeft):
         pass
     finally:
@@ -111,15 +116,23 @@ class _Nobody:
     async def close(self) -> None: ...
 
 
-async def _outcome(remote: Remote, session: ExecSession, options: Options) -> int:
-    """Bring output from the process to the client until there is no more; then the process's exit code."""
+async def _outcome(remote: Remote, session: ExecSession, options: Options, *, attached: bool) -> int:
+    """Bring output from the process to the client until there is no more; then the process's exit code. Raises
+    RuntimeFailure for an attached client whose output ended though the container has not: the runtime does not let a
+    container wait for a client that does not keep up."""
     wanted = {STDOUT: options.stdout, STDERR: options.stderr}
     while (chunk := await session.read()) is not None:
         channel, data = chunk
         if wanted.get(channel):
             for start in range(0, len(data), CHUNK):
                 await remote.send(channel, data[start : start + CHUNK])
-    return await session.wait()
+    if not attached:
+        return await session.wait()
+    try:
+        async with asyncio.timeout(_EXIT_WITHIN_S):
+            return await session.wait()
+    except TimeoutError:
+        raise RuntimeFailure("detached, because the client did not keep up with the container's output") from None
 
 
 async def resize(session: ExecSession, message: bytes) -> None:

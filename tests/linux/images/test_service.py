@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from controlplane import clock
 from nodeagent.images import build, state
 from nodeagent.images.build import Entry
 from nodeagent.images.manifest import ImageInvalid
@@ -112,6 +114,16 @@ async def test_restart_finds_everything_and_clears_leftovers(images: LocalImages
     await again.start()
     assert await again.status("site:1") is None  # a damaged image is as none
     await again.close()
+
+
+async def test_downloads_that_nobody_goes_on_with_are_given_up(images: LocalImages) -> None:
+    now = clock.wall_time()
+    for name, age_s in (("old", 90_000), ("new", 3_600)):
+        path = images.content.partial / name
+        path.touch()
+        os.utime(path, (now - age_s, now - age_s))
+    images.content.forget_partial(now)
+    assert [path.name for path in images.content.partial.iterdir()] == ["new"]
 
 
 async def test_unsettled_images_are_not_trusted_after_a_power_cut(

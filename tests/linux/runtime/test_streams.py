@@ -1,13 +1,17 @@
 """Logs, exec and attach with real pipes and terminals."""
 
 import asyncio
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nodeagent.runtime.interface import ExecSession, NotFound, RuntimeFailure
+from nodeagent.pods.logrotate import LogRotation
+from nodeagent.runtime.interface import ContainerState, ExecSession, NotFound, RuntimeFailure
+from nodeagent.server.loglines import LogOptions
+from nodeagent.server.logs import read
 
 Node = Any
 
@@ -168,3 +172,38 @@ async def test_dialling_reaches_the_pods_own_localhost(node: Node) -> None:
     await node.runtime.stop_sandbox(sandbox.id)
     with pytest.raises(NotFound, match="is not running"):
         await node.runtime.dial(sandbox.id, 8080)
+
+
+async def test_a_follower_loses_nothing_through_rotations(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As fast as it goes, rotated and compressed again and again, to a client that pauses now and then."""
+    seconds = iter(range(1_800_000_000, 1_900_000_000))
+    monkeypatch.setattr("controlplane.clock.wall_time", lambda: float(next(seconds)))  # a name for each rotation
+    monkeypatch.setattr("nodeagent.server.logs._WATCH_S", 0.005)
+    container_id = await node.start("/bin/sh", "-c", "for i in 1 2 3 4 5 6 7 8; do seq 1 100000; sleep 0.03; done")
+    status = await node.runtime.container_status(container_id)
+    rotations = 0
+
+    async def rotate() -> None:
+        nonlocal rotations
+        rotation = LogRotation(node.runtime, 1_000_000, 3)
+        while True:
+            before = os.stat(status.log_path).st_ino
+            await rotation.round()
+            rotations += os.stat(status.log_path).st_ino != before
+            await asyncio.sleep(0.02)
+
+    async def ended() -> bool:
+        return (await node.runtime.container_status(container_id)).state is ContainerState.EXITED
+
+    rotating = asyncio.create_task(rotate())
+    seen = b""
+    try:
+        async with asyncio.timeout(30):
+            async for chunk in read(status.log_path, LogOptions(follow=True), ended):
+                seen += chunk
+                if len(seen) % 7 == 0:
+                    await asyncio.sleep(0.01)
+    finally:
+        rotating.cancel()
+    assert seen == b"".join(b"%d\n" % n for n in range(1, 100_001)) * 8
+    assert rotations >= 2

@@ -179,3 +179,30 @@ def test_negotiation_of_no_protocol() -> None:
     request = Request("POST", "/", {}, headers, b"", None, None)  # type: ignore[arg-type]
     with pytest.raises(StatusError, match="unable to negotiate protocol"):
         upgrade.negotiate(request, ("portforward.k8s.io",))
+
+
+async def test_an_attached_client_that_was_let_go_is_told(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its output has ended, the container has not."""
+    monkeypatch.setattr("nodeagent.server.remotecommand._EXIT_WITHIN_S", 0.01)
+    session = FakeSession(None, (), wants_stdin=False)
+    session._chunks.put_nowait((1, b"much"))
+    session._chunks.put_nowait(None)
+
+    async def attach() -> FakeSession:
+        return session
+
+    options = Options(False, True, False, False)
+    remote = SpdyRemote(peer.wire, "v4.channel.k8s.io", options)
+    identities = {kind: peer.open(streamtype=kind) for kind in ("error", "stdout")}
+    await remote.prepare()
+    running = asyncio.create_task(serve(remote, attach, options, "error attaching to container", ()))
+    sent: list[Any] = []
+    async with asyncio.timeout(5):
+        while not text(sent, identities["error"]):
+            sent += await peer.frames()
+            await asyncio.sleep(0.002)
+    assert text(sent, identities["stdout"]) == b"much"
+    assert "did not keep up" in json.loads(text(sent, identities["error"]))["message"]
+    peer.hang_up()
+    await running
+    await remote.close()

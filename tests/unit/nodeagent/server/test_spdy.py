@@ -6,9 +6,11 @@ import zlib
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nodeagent.server.spdy import frames
-from nodeagent.server.spdy.connection import Refused
+from nodeagent.server.spdy.connection import Connection, Refused
 from nodeagent.server.spdy.dictionary import CHECKSUM, DICTIONARY
 from nodeagent.server.spdy.errors import ProtocolError, Reset, StreamError
 from nodeagent.server.spdy.frames import Control, Data, Decoder
@@ -199,3 +201,34 @@ async def test_the_end_of_the_connection_ends_its_streams(peer: Peer, connect: C
     with pytest.raises(StreamError, match="connection lost"):
         await reading
     assert running.done()
+
+
+@given(st.lists(st.one_of(
+    st.binary(max_size=40),
+    st.builds(frames.control, st.integers(1, 12), st.binary(max_size=30), st.integers(0, 3)),
+    st.builds(lambda stream, data, flags: frames.data_head(stream, len(data), flags) + data,
+              st.integers(0, 6), st.binary(max_size=30), st.integers(0, 1)),
+), max_size=12))  # fmt: skip
+@settings(max_examples=200, deadline=None)
+def test_no_input_breaks_anything_but_its_own_connection(pieces: list[bytes]) -> None:
+    class Wire:
+        def __init__(self) -> None:
+            self.left = [*pieces, b""]
+
+        async def read(self) -> bytes:
+            while self.left:
+                if (piece := self.left.pop(0)) or not self.left:
+                    return piece
+            return b""
+
+        def write(self, data: bytes) -> None: ...
+
+        async def drain(self) -> None: ...
+
+    async def run() -> None:
+        streams: list[Stream] = []
+        await Connection(Wire(), streams.append).run()
+        for stream in streams:
+            assert stream.failed or (stream.local_done and stream.remote_done) or stream.remote_done
+
+    asyncio.run(run())
