@@ -102,7 +102,7 @@ def _iptables(config: Config, thread: ThreadPoolExecutor | None) -> Backend:
         localhost_node_ports=config.localhost_nodeports,
         node_ips=(config.node_ip,) if config.node_ip else (),
     )
-    return IptablesBackend(settings, thread)
+    return IptablesBackend(settings, thread, ipvs_exclude_cidrs=tuple(config.ipvs_exclude_cidrs))
 
 
 def _ipvs(config: Config, thread: ThreadPoolExecutor | None) -> Backend:

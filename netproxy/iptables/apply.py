@@ -30,10 +30,19 @@ _COMMENTS_UP_TO = 1000  # Service ports; kube-proxy drops its comments beyond 1,
 class IptablesBackend:
     """See the module; `netproxy.backend.Backend`."""
 
-    def __init__(self, settings: Settings, thread: ThreadPoolExecutor | None = None, command: str = "iptables") -> None:
-        """`thread`: an executor of one thread in the node's network namespace; by default a new one in ours."""
+    def __init__(
+        self,
+        settings: Settings,
+        thread: ThreadPoolExecutor | None = None,
+        command: str = "iptables",
+        *,
+        ipvs_exclude_cidrs: tuple[str, ...] = (),
+    ) -> None:
+        """`thread`: an executor of one thread in the node's network namespace; by default a new one in ours.
+        `ipvs_exclude_cidrs`: virtual servers there are not what IPVS mode left."""
         self._settings = settings
         self._tool = Iptables(command)
+        self._exclude_cidrs = ipvs_exclude_cidrs
         self._own_thread = thread is None
         self._thread = thread or ThreadPoolExecutor(max_workers=1, thread_name_prefix="iptables")
         self._written: dict[PortName, PortRules] = {}
@@ -76,8 +85,7 @@ class IptablesBackend:
         text = transaction.full(written.values(), settings, found)
         self._tool.restore(text + insertions(rules.jumps(), saved))
         if not self._switched:
-            leftovers.of_other_mode(self._tool, "iptables")
-            self._switched = True
+            self._switched = leftovers.of_other_mode(self._tool, "iptables", saved, self._exclude_cidrs)
         self._settings = settings
         self._written = written
 
@@ -92,5 +100,5 @@ class IptablesBackend:
         self._written.update(after)
 
     def _cleanup(self) -> None:
-        leftovers.of_all(self._tool)
+        leftovers.of_all(self._tool, self._exclude_cidrs)
         self._written = {}

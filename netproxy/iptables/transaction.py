@@ -66,7 +66,8 @@ def removal(saved: Mapping[str, Sequence[str]], chains: Mapping[str, Collection[
         jumps = []
         for line in lines:
             target = _TARGET.search(line) if line.startswith("-A ") else None
-            if target and target[1] in ours and line.split(" ", 2)[1] not in ours:
+            # Chains of ours that stay have been rewritten since; only others' still lead here.
+            if target and target[1] in ours and not line.split(" ", 2)[1].startswith("KUBE-"):
                 jumps.append("-D" + line[2:])
         text += [f"*{table}", *(f":{chain} - [0:0]" for chain in shared), *jumps, "COMMIT"]
         for batch in _batches(sorted(single, key=_leaves_first, reverse=True)):

@@ -127,8 +127,7 @@ class IpvsBackend:
         self._execute(steps.remove)
         self._leaving.written(actual, desired, now)
         if not self._switched:
-            leftovers.of_other_mode(self._tool, "ipvs")
-            self._switched = True
+            self._switched = leftovers.of_other_mode(self._tool, "ipvs", saved)
         self._sweep(self._leaving.keys, now)
 
     def _update(self, changes: Mapping[PortName, ServicePlan | None], now: float) -> None:
