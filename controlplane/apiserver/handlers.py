@@ -329,7 +329,7 @@ class Handlers:
         registry = self.registry
         if info.verb == "get":
             found = registry.find(resource, info.namespace, info.name)
-            return Response(body=to_json(scale.read(object_in(found, resource), resource)))
+            return self._scaled(request, resource, sub, found)
         manager: str | None
         if info.verb == "update":
             manager = field_manager(request, "UpdateOptions")
@@ -360,7 +360,14 @@ class Handlers:
             resource, info.namespace, info.name, request.user, change,
             subresource="scale", manager=manager, dry_run=is_dry_run(request),
         )  # fmt: skip
-        return Response(body=to_json(scale.read(object_in(cached, resource), resource)))
+        return self._scaled(request, resource, sub, cached)
+
+    def _scaled(self, request: Request, resource: Resource, sub: Subresource, cached: Cached) -> Response:
+        """The Scale of an object, in the form that is wanted: `kubectl get --subresource=scale` asks for a Table."""
+        shown = to_json(scale.read(object_in(cached, resource), resource))
+        version = f"{sub.group}/{sub.version}"
+        kind = Resource(sub.group, sub.version, sub.kind, "scales", "scale", True, (), sub.schema, version)
+        return _answer(views.of(request, kind), Cached(cached.key, shown, cached.revision, cached.create_revision))
 
     def _pods(self) -> Resource:
         found = self.table.find("", "v1", "pods")

@@ -222,6 +222,12 @@ BY_KIND = {
         Column("Replicas", number("status", "currentReplicas"), "integer"),
         AGE,
     ),
+    ("autoscaling", "Scale"): (
+        NAME,
+        Column("Desired", number("spec", "replicas"), "integer"),
+        Column("Available", number("status", "replicas"), "integer"),
+        AGE,
+    ),
     ("policy", "PodDisruptionBudget"): (
         NAME,
         _budget("minAvailable"),

@@ -41,6 +41,8 @@ def test_create_get_and_forms(kubectl: Kubectl, ns: str) -> None:
     assert table[0].split() == ["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"]
     assert table[1].split()[:4] == ["d", "0/3", "0", "0"]
     assert "CONTAINERS" in kubectl("get", "deploy", "-n", ns, "-o", "wide")
+    scale = [line.split() for line in kubectl("get", "deploy", "d", "-n", ns, "--subresource=scale").splitlines()]
+    assert (scale[0], scale[1][:3]) == (["NAME", "DESIRED", "AVAILABLE", "AGE"], ["d", "3", "0"])
     assert json.loads(kubectl("get", "cm", "c", "-n", ns, "-o", "json"))["data"] == {"k": "v"}
     assert "  k: v" in kubectl("get", "cm", "c", "-n", ns, "-o", "yaml")
     assert kubectl("get", "secret", "s", "-n", ns, "-o", "jsonpath={.data.p}") == "cQ=="

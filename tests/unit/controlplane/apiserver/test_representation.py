@@ -101,3 +101,33 @@ async def test_the_old_way_to_watch(api: Any) -> None:
             assert b'"type":"ADDED"' in line
             break
         await response.stream.aclose()
+
+
+async def test_custom_versions_on_their_way_out(api: Any) -> None:
+    schema = {"openAPIV3Schema": {"type": "object"}}
+    names = {"plural": "lamps", "singular": "lamp", "kind": "Lamp", "listKind": "LampList"}
+    versions = [
+        {"name": "v1", "served": True, "storage": True, "schema": schema},
+        {"name": "v1beta1", "served": True, "storage": False, "schema": schema, "deprecated": True},
+        {"name": "v1alpha1", "served": True, "storage": False, "schema": schema, "deprecated": True,
+         "deprecationWarning": "use v1, really"},
+    ]  # fmt: skip
+    spec = {"group": "example.com", "scope": "Cluster", "names": names, "versions": versions}
+    definition = {"metadata": {"name": "lamps.example.com"}, "spec": spec}
+    await api.ok("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
+    told = {}
+    for version in ("v1", "v1beta1", "v1alpha1"):
+        answer = await api("GET", f"/apis/example.com/{version}/lamps")
+        told[version] = answer.headers.get("Warning")
+    assert told == {
+        "v1": None,
+        "v1beta1": '299 - "example.com/v1beta1 Lamp is deprecated"',
+        "v1alpha1": '299 - "use v1, really"',
+    }
+    protobuf = "application/vnd.kubernetes.protobuf"
+    assert (await api("GET", "/apis/example.com/v1/lamps", headers={"Accept": protobuf})).status == 406
+    response = await api.raw("GET", "/apis/example.com/v1/lamps", headers={"Accept": f"{protobuf},application/json"})
+    assert (response.status, response.content_type) == (200, "application/json")
+    partial = f"{protobuf};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+    response = await api.raw("GET", "/apis/example.com/v1/lamps", headers={"Accept": partial})
+    assert (response.status, response.content_type) == (200, protobuf)
