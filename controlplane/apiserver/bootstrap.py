@@ -32,7 +32,8 @@ class Bootstrap:
         self._registry = registry
         self._table = table
 
-    async def run(self, address: str, port: int, service_address: str) -> None:
+    async def run(self, address: str, port: int, service_address: str, *more: Object) -> None:
+        """`more`: ConfigMaps that must say what they say."""
         await self.namespaces()
         await asyncio.gather(
             *(self._ensure(obj, _merge_policy) for obj in policy.objects()),
@@ -42,6 +43,7 @@ class Bootstrap:
                 for name, value in _PRIORITIES.items()
             ),
         )
+        await asyncio.gather(*(self._ensure(obj, _take("data")) for obj in more))
         await self.own_service(address, port, service_address)
 
     async def namespaces(self) -> None:

@@ -7,6 +7,7 @@ import hashlib
 from typing import Any
 
 from controlplane.api.resources import Resource, ResourceTable
+from controlplane.apiserver.aggregation.availability import Published
 from controlplane.apiserver.http import Request, Response
 from controlplane.apiserver.registry.codec import to_json
 
@@ -21,6 +22,12 @@ class Discovery:
         self._address = server_address
         self.table = table
         self._cache: dict[tuple[ResourceTable, str], tuple[bytes, str]] = {}
+        self._published: tuple[Published, ...] = ()
+
+    def publish(self, published: tuple[Published, ...]) -> None:
+        """Show these aggregated APIs beside our own."""
+        self._published = published
+        self._cache.clear()
 
     def answer(self, request: Request) -> Response | None:
         """The answer to a discovery path; None if it is not one."""
@@ -51,11 +58,11 @@ class Discovery:
             if form:
                 return self._aggregated(core, form)
             return self._versions() if core else {"kind": "APIGroupList", "apiVersion": "v1", "groups": [
-                self._group(g) for g in self.table.groups() if g
+                self._group(g) for g in self._groups() if g
             ]}  # fmt: skip
         if core:
             return self._resources("", parts[1]) if len(parts) == 2 else None
-        if parts[1] not in self.table.groups():
+        if parts[1] not in self._groups():
             return None
         if len(parts) == 2:
             return {"kind": "APIGroup", "apiVersion": "v1", **self._group(parts[1])}
@@ -66,8 +73,12 @@ class Discovery:
         return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": addresses}
 
     def _group(self, group: str) -> Object:
-        versions = [{"groupVersion": f"{group}/{v}", "version": v} for v in self.table.versions(group)]
+        names = [*self.table.versions(group), *(p.backend.version for p in self._published if p.backend.group == group)]
+        versions = [{"groupVersion": f"{group}/{v}", "version": v} for v in names]
         return {"name": group, "versions": versions, "preferredVersion": versions[0]}
+
+    def _groups(self) -> list[str]:
+        return list(dict.fromkeys([*self.table.groups(), *(each.backend.group for each in self._published)]))
 
     def _resources(self, group: str, version: str) -> Object | None:
         resources = self.table.resources(group, version)
@@ -102,7 +113,7 @@ class Discovery:
         return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version, "resources": rows}
 
     def _aggregated(self, core: bool, form: str) -> Object:
-        groups = [g for g in self.table.groups() if (g == "") == core]
+        groups = [g for g in self._groups() if (g == "") == core]
         items = []
         for group in groups:
             versions = [
@@ -113,6 +124,7 @@ class Discovery:
                 }
                 for version in self.table.versions(group)
             ]
+            versions += [_aggregated_version(each) for each in self._published if each.backend.group == group]
             metadata: Object = {"creationTimestamp": None}
             if group:
                 metadata["name"] = group
@@ -142,6 +154,32 @@ def _entry(resource: Resource) -> Object:
             for sub in resource.subresources.values()
         ]
     return entry
+
+
+def _aggregated_version(published: Published) -> Object:
+    """An aggregated API's version, made of its own list of resources."""
+    backend = published.backend
+    entries: dict[str, Object] = {}
+    for each in published.resources:
+        name, _, sub = str(each.get("name", "")).partition("/")
+        kind = {"group": each.get("group") or backend.group, "version": each.get("version") or backend.version,
+                "kind": each.get("kind", "")}  # fmt: skip
+        if sub:
+            entry = {"subresource": sub, "responseKind": kind, "verbs": each.get("verbs") or []}
+            entries.setdefault(name, {}).setdefault("subresources", []).append(entry)
+            continue
+        entry = entries.setdefault(name, {})
+        entry |= {
+            "resource": name,
+            "responseKind": kind,
+            "scope": "Namespaced" if each.get("namespaced") else "Cluster",
+            "singularResource": each.get("singularName") or "",
+            "verbs": each.get("verbs") or [],
+        }
+        for key in ("shortNames", "categories"):
+            if each.get(key):
+                entry[key] = each[key]
+    return {"version": backend.version, "freshness": "Current", "resources": list(entries.values())}
 
 
 def _verbs(resource: Resource) -> list[str]:

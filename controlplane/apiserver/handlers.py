@@ -82,7 +82,7 @@ class Handlers:
         if action is None or info.verb not in resource.verbs or misplaced:
             raise status.method_not_allowed(resource.group_resource, info.verb)
         if resource.namespaced and not info.namespace and info.verb not in ("list", "watch"):
-            if info.verb == "create" and resource.kind not in reviews.KINDS:
+            if info.verb == "create" and not _is_review(resource):
                 raise status.method_not_allowed(resource.group_resource, info.verb)
             if info.verb not in ("create",):
                 raise status.not_found()
@@ -91,7 +91,7 @@ class Handlers:
     # --- objects --------------------------------------------------------------------------------------------------
 
     async def _get(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
-        if resource.kind == "ComponentStatus":
+        if resource.kind == "ComponentStatus" and not resource.group:
             raise status.not_found(resource.group_resource, info.name)
         view = views.of(request, resource)
         if request.query_string:
@@ -107,11 +107,11 @@ class Handlers:
         return await watching.watch_objects(self.registry, self.fanout, request, resource, info.namespace, info.name)
 
     async def _create(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
-        if resource.kind in reviews.KINDS:
+        if _is_review(resource):
             obj = self.registry.decode(request, resource)
             answer = reviews.answer(resource.kind, obj, request.user, info, self._authn, self._authz)
             return Response(201, to_json(answer))
-        if resource.kind == "Binding":
+        if resource.kind == "Binding" and not resource.group:
             binding = self.registry.decode(request, resource)
             name = binding["metadata"].get("name", "")
             answer = await pods.bind(
@@ -248,7 +248,7 @@ class Handlers:
     async def _delete(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
         options = self.registry.delete_options(request)
         obj, gone = await self.registry.delete(resource, info.namespace, info.name, request.user, options)
-        if gone and resource.kind != "Pod":
+        if gone and (resource.kind != "Pod" or resource.group):
             details: Object = {"name": info.name, "kind": resource.plural, "uid": obj["metadata"]["uid"]}
             if resource.group:
                 details["group"] = resource.group
@@ -383,3 +383,7 @@ def _advise(request: Request, resource: Resource, subresource: str, cached: Cach
 
 def _answer(view: views.View, cached: Cached, code: int = 200) -> Response:
     return Response(code, view.body(cached), content_type=view.content_type)
+
+
+def _is_review(resource: Resource) -> bool:
+    return resource.kind in reviews.KINDS and resource.custom is None

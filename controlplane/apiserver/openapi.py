@@ -11,6 +11,7 @@ from typing import Any
 from controlplane.api.definitions import LIST_META, OBJECT_META, Definitions
 from controlplane.api.resources import Resource, ResourceTable
 from controlplane.apiserver import openapi_custom, openapi_wire
+from controlplane.apiserver.aggregation.availability import Published
 from controlplane.apiserver.http import Request, Response
 from controlplane.apiserver.registry.codec import to_json
 
@@ -28,6 +29,8 @@ class OpenApi:
     def __init__(self, definitions: Definitions, table: ResourceTable) -> None:
         self._definitions = definitions
         self.table = table
+        self.published: tuple[Published, ...] = ()
+        """Aggregated APIs, whose documents others have: they are only listed here."""
         self._documents: dict[str, tuple[str, bytes, str]] = {}  # name -> hash of its sources, body, ETag
 
     def answer(self, request: Request) -> Response | None:
@@ -56,6 +59,10 @@ class OpenApi:
     def _index(self) -> bytes:
         # The hash in the URL lets clients keep a document for ever; it covers the table and the definitions.
         paths = {path: {"serverRelativeURL": f"/openapi/v3/{path}?hash={self._hash(path)}"} for path in self._paths()}
+        for each in self.published:
+            path = each.backend.path.lstrip("/")
+            if each.openapi_hash:
+                paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={each.openapi_hash}"}
         return to_json({"paths": paths})
 
     def _hash(self, path: str) -> str:

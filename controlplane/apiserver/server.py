@@ -16,6 +16,10 @@ from controlplane.apiserver import admission, pipeline
 from controlplane.apiserver.admission.dynamic.matching import GROUP as POLICY_GROUP
 from controlplane.apiserver.admission.dynamic.plugin import Dynamic
 from controlplane.apiserver.admission.dynamic.strategy import PolicyStrategy
+from controlplane.apiserver.aggregation import trust
+from controlplane.apiserver.aggregation.aggregator import Aggregator
+from controlplane.apiserver.aggregation.apiservices import Backend
+from controlplane.apiserver.aggregation.availability import Published
 from controlplane.apiserver.authn import Authenticator
 from controlplane.apiserver.authz.authorizer import Authorizer
 from controlplane.apiserver.authz.node import NodeAuthorizer
@@ -142,6 +146,10 @@ class ApiServer:
         self.custom = CustomResources(
             self.registry, self.table, self.definitions, self._publish, self.handlers.fanout.close
         )
+        self.aggregator = Aggregator(
+            self.registry, self.table, config.kubelet_client_certificate, config.kubelet_client_key,
+            self._publish_aggregated,
+        )  # fmt: skip
         self.custom.sync()
         audit = self.audit
         # The way of every request, outermost first.
@@ -164,13 +172,20 @@ class ApiServer:
         service_address = str(ipaddress.ip_network(config.service_cluster_ip_range)[1])
         self.bootstrap = Bootstrap(self.registry, self.table)
         self._own = config.advertise_address, config.secure_port, service_address
-        await self.bootstrap.run(*self._own)
+        trusted = trust.config_map(config.client_ca_file)
+        await self.bootstrap.run(*self._own, *((trusted,) if trusted else ()))
+        await self.aggregator.start()
         self._ready = True
 
     def _publish(self, table: ResourceTable) -> None:
         """Serve these resources from now on."""
         self.table = self.handlers.table = self.discovery.table = self.openapi.table = table
         self.dynamic.serve(table)
+        self.aggregator.serve(table)
+
+    def _publish_aggregated(self, published: tuple[Published, ...]) -> None:
+        self.discovery.publish(published)
+        self.openapi.published = published
 
     def chores(self) -> list[asyncio.Task[None]]:
         """What goes on beside requests; cancel them before `stop`."""
@@ -186,6 +201,7 @@ class ApiServer:
             asyncio.create_task(self.bootstrap.keep(*self._own), name="own service"),
             asyncio.create_task(self.custom.run(), name="custom resources"),
             *([asyncio.create_task(self.audit.sink.run(), name="audit log")] if self.audit else []),
+            asyncio.create_task(self.aggregator.run(), name="aggregated APIs"),
         ]
 
     async def stop(self) -> None:
@@ -194,6 +210,7 @@ class ApiServer:
         if self.audit:
             await self.audit.sink.close()
         await self.dynamic.close()
+        await self.aggregator.close()
         await self.cache.close()
 
     def _checks(self) -> dict[str, Check]:
@@ -232,8 +249,19 @@ class ApiServer:
             "/version",
         ])  # fmt: skip
 
+    def _aggregated(self, request: Request) -> Backend | None:
+        """Who answers instead of us: for resources, discovery and OpenAPI of an aggregated API."""
+        info = request.info
+        if info.is_resource:
+            return self.aggregator.backend(info.group, info.version) if info.group else None
+        parts = request.path.removeprefix("/openapi/v3").rstrip("/").split("/")
+        return self.aggregator.backend(parts[2], parts[3]) if len(parts) == 4 and parts[1] == "apis" else None
+
     async def _route(self, request: Request) -> Response:
         info = request.info
+        backend = self._aggregated(request)
+        if backend is not None:
+            return await self.aggregator.forward(request, backend)
         if info.is_resource:
             return await self.handlers.resource(request)
         for answer in (self.discovery.answer, self.openapi.answer, self.health.answer, self.issuer.answer):

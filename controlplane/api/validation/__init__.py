@@ -16,6 +16,7 @@ from controlplane.api.resources import Resource
 from controlplane.api.status import Cause
 from controlplane.api.validation import (
     admissionregistration,
+    apiregistration,
     cluster,
     config,
     metadata,
@@ -53,6 +54,7 @@ _BY_KIND: dict[tuple[str, str], Rules] = {
     **rbac.BY_KIND,
     **cluster.BY_KIND,
     **admissionregistration.BY_KIND,
+    **apiregistration.BY_KIND,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): _definition,
 }
 _CHANGES: dict[tuple[str, str], Callable[[Object, Object], list[Cause]]] = {

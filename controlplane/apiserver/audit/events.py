@@ -62,7 +62,10 @@ def event(told: Told, request: Request, stage: str, response: Response | None = 
         elif level >= Level.REQUEST_RESPONSE and plain and info.is_resource:
             made["responseObject"] = _content(response.body, response.content_type, hide)
         allowed = response.status not in (401, 403)
-        made["annotations"] = {"authorization.k8s.io/decision": "allow" if allowed else "forbid"}
+        made["annotations"] = {
+            "authorization.k8s.io/decision": "allow" if allowed else "forbid",
+            **request.annotations,  # admission's
+        }
     return made
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from controlplane.api import status
 from controlplane.api.cel.environment import CompileError, EvaluationError
 from controlplane.api.resources import Resource, ResourceTable
@@ -24,6 +26,7 @@ from controlplane.store.cache import WatchCache
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
+_FAILURE = "validation.policy.admission.k8s.io/validation_failure"
 _CODES = {"Unauthorized": 401, "Forbidden": 403, "RequestEntityTooLarge": 413, "Invalid": 422}
 
 
@@ -73,6 +76,7 @@ class _Finding:
 
     message: str
     reason: str = ""
+    index: int = 0
 
 
 class Policies:
@@ -138,11 +142,11 @@ class Policies:
         except (EvaluationError, CompileError) as error:
             return [] if policy.fails_open else [_Finding(f"match conditions evaluated to error: {error}")]
         findings = []
-        for each in spec.get("validations") or ():
+        for index, each in enumerate(spec.get("validations") or ()):
             expression = each["expression"]
             try:
                 if variables.evaluate(expression) is not True:
-                    findings.append(_Finding(_message(each, variables), each.get("reason") or ""))
+                    findings.append(_Finding(_message(each, variables), each.get("reason") or "", index))
             except (EvaluationError, CompileError) as error:
                 if not policy.fails_open:
                     findings.append(_Finding(f"expression '{expression.strip()}' resulted in error: {error}"))
@@ -166,7 +170,11 @@ class Policies:
                     f"{finding.message}"
                 )
             if "Audit" in actions:
-                notes.annotate("validation.policy.admission.k8s.io/validation_failure", finding.message)
+                failure = {
+                    "message": finding.message, "policy": policy.name, "binding": binding.name,
+                    "expressionIndex": finding.index, "validationActions": list(actions),
+                }  # fmt: skip
+                notes.annotate(_FAILURE, msgspec.json.encode([failure]).decode())
         if findings and "Deny" in actions:
             raise _refusal(policy, binding, a, findings[0])
 
