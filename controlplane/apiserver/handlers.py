@@ -220,9 +220,10 @@ class Handlers:
 
         async def change(old: Object | None) -> Object:
             result = registry.ownership.applied(resource, old, config, manager, subresource, force=force)
-            entries = result["metadata"].pop("managedFields")
+            entries = result["metadata"].pop("managedFields", None)
             checked, warned[:] = decode_checked(resource, patches.own(result), mode, definitions=registry.definitions)
-            checked["metadata"]["managedFields"] = entries
+            if entries is not None:
+                checked["metadata"]["managedFields"] = entries
             return checked
 
         if not subresource and registry.cache.get(registry.key(resource, info.namespace, info.name)) is None:

@@ -51,6 +51,8 @@ def _tell(request: Request, kind: str, repeated: list[str]) -> None:
 def apply(kind: str, content: Any, obj: Object, resource: Resource, schema: str, definitions: Definitions) -> Object:
     """`obj` (shared; left as it is) with a patch that is no apply. Raises StatusError 400, 422."""
     if kind == "json":
+        if _looks_at_owners(content):
+            obj = {**obj, "metadata": _with_entries(obj["metadata"])}
         result = patch.json_patch(obj, content)
     elif kind == "merge" or resource.custom is not None:
         result = patch.merge_patch(obj, content)
@@ -65,6 +67,23 @@ def apply(kind: str, content: Any, obj: Object, resource: Resource, schema: str,
         # Owners that the patch does not name need no copy and no check: the registry has them from the old object.
         result = {**result, "metadata": {key: value for key, value in metadata.items() if key != "managedFields"}}
     return own(result)
+
+
+def _looks_at_owners(operations: Any) -> bool:
+    """Whether a JSON patch may read or change single entries of managedFields."""
+    for op in operations if isinstance(operations, list) else ():
+        for pointer in (op.get("path"), op.get("from")) if isinstance(op, dict) else ():
+            if pointer in ("", "/metadata") or str(pointer).startswith("/metadata/managedFields"):
+                return True
+    return False
+
+
+def _with_entries(metadata: Object) -> Object:
+    """Metadata with its managedFields as a list, which a stored object keeps as JSON."""
+    stored = metadata.get("managedFields")
+    if stored is None:
+        return metadata
+    return {**metadata, "managedFields": msgspec.json.decode(msgspec.json.encode(stored))}
 
 
 def unfit(kind: str, content: Any, result: Object, error: status.StatusError) -> status.StatusError:

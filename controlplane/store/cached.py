@@ -14,7 +14,7 @@ import msgspec
 
 from controlplane.store.interface import resplice
 
-_decode = msgspec.json.Decoder().decode
+_decode_all = msgspec.json.Decoder().decode
 
 
 class _Metadata(msgspec.Struct, gc=False):
@@ -37,6 +37,22 @@ _decode_labels = msgspec.json.Decoder(_Labelled).decode
 _decode_metadata = msgspec.json.Decoder(_WithMetadata).decode
 _cut_metadata = msgspec.json.Decoder(_WithRawMetadata).decode
 _NO_LABELS: dict[str, str] = {}
+
+
+def decode(data: bytes) -> dict[str, Any]:
+    """An object's dict. What stands between two tabs is not decoded but stays JSON, a msgspec.Raw.
+
+    A tab cannot be inside a JSON string, so whoever writes an object can mark one value as of no use to most readers:
+    metadata.managedFields, often the half of an object and more than half of its dicts.
+    """
+    start = data.find(b"\t")
+    if start < 0:
+        found: dict[str, Any] = _decode_all(data)
+        return found
+    end = data.index(b"\t", start + 1) + 1
+    found = _decode_all(b"%b0%b" % (data[:start], data[end:]))
+    found["metadata"]["managedFields"] = msgspec.Raw(data[start:end])
+    return found
 
 
 class Decoded:
@@ -97,10 +113,11 @@ class Cached(msgspec.Struct, gc=False, eq=False, weakref=False):
 
     @property
     def object(self) -> dict[str, Any]:
-        """The decoded object. Shared and never to be changed; not to be kept for long either (it is a memory cost)."""
+        """The decoded object, its managedFields as a msgspec.Raw if they were written so (`decode`). Shared and never
+        to be changed; not to be kept for long either (it is a memory cost)."""
         obj = self._object
         if obj is None:
-            obj = self._object = _decode(self.data)
+            obj = self._object = decode(self.data)
             decoded.add(self)
         return obj
 
@@ -117,7 +134,8 @@ class Cached(msgspec.Struct, gc=False, eq=False, weakref=False):
         """Only the metadata, without decoding the rest if it is not decoded anyway. Not to be changed."""
         if self._object is not None:
             found: dict[str, Any] = self._object["metadata"]
-            return found
+            if type(found.get("managedFields")) is not msgspec.Raw:
+                return found
         return _decode_metadata(self.data).metadata
 
     @property

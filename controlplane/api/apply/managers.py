@@ -18,12 +18,12 @@ import msgspec
 
 from controlplane.api.apply import fieldset
 from controlplane.api.apply.compile import NOBODYS, Root
-from controlplane.api.apply.fieldset import BadFieldSet, FieldSet, difference, intersection, union
+from controlplane.api.apply.entries import Entry, age, fields, is_reset, is_stored, opened, ordered, received
+from controlplane.api.apply.fieldset import FieldSet, difference, intersection, union
 from controlplane.api.apply.merge import applied, merged, removed, with_parents
 from controlplane.api.status import Cause, StatusError, apply_conflict, bad_request
 
 Object = dict[str, Any]
-Entry = dict[str, Any]
 Versions = Callable[[str], "tuple[Root, Callable[[Object], Object]] | None"]
 """From an apiVersion to its root and to the conversion of an object (as written) to it; None: there is no such version.
 The identity function says that the shape is the same."""
@@ -60,32 +60,34 @@ def same_shape(obj: Object) -> Object:
 
 def created(root: Root, obj: Object, writer: Writer) -> list[Entry]:
     """The entries of a new object, as its creator sent it (with defaults)."""
-    given = decoded(obj["metadata"].get("managedFields"))
-    fields = root.owned.fresh(obj)
+    given = received(obj["metadata"].get("managedFields"))
+    new_fields = root.owned.fresh(obj)
     if given:
         for at, entry in enumerate(given):  # somebody restores an object with its owners
-            if left := difference(entry["fieldsV1"], fields):
+            if left := difference(entry["fieldsV1"], new_fields):
                 given[at] = {**entry, "fieldsV1": left}
         given = [entry for entry in given if entry["fieldsV1"]]
-    return _taken(given or [], fields, writer) if fields else given or []
+    return _taken(given or [], new_fields, writer) if new_fields else given or []
 
 
-def updated(root: Root, old: Object, new: Object, writer: Writer, versions: Versions) -> list[Entry]:
-    """The entries after a write that made `new` of `old`; those of `old` themselves if nothing changed."""
-    before: list[Entry] = old["metadata"].get("managedFields") or []
-    entries = before
+def updated(root: Root, old: Object, new: Object, writer: Writer, versions: Versions) -> Any:
+    """The entries after a write that made `new` of `old`; what `old` has stored itself if nothing changed."""
+    stored = old["metadata"].get("managedFields")
     sent = new["metadata"].get("managedFields")
-    if sent is not None and sent != before and not writer.subresource:
+    before = None
+    if sent is not None and not writer.subresource and not is_stored(sent, stored):
         if is_reset(sent):
             return []
-        entries = decoded(sent) or before
-    if not entries:
-        return entries  # nobody was tracked before, and an update does not begin with it
+        before = received(sent)
+    unchanged = stored if before is None else before
+    if not unchanged:
+        return unchanged  # nobody was tracked before, and an update does not begin with it
     changed: FieldSet = {}
     gone: FieldSet = {}
     root.owned.compare(old, new, changed, gone)
     if not changed and not gone:
-        return entries
+        return unchanged
+    entries = opened(stored) if before is None else before
     left = _without(entries, changed, gone, writer, versions, old, new)
     return _taken(left, changed, writer) if changed else left
 
@@ -105,10 +107,10 @@ def _without(
         seen = _seen_by(entry, changed, gone, writer, versions, old, new)
         if seen is None:
             continue
-        fields = entry["fieldsV1"]
+        its = fields(entry)
         own = entry["operation"] == "Update" and _is_own(entry, writer)
-        left = difference(fields if own else difference(fields, seen[0]), seen[1])
-        if left is fields:
+        left = difference(its if own else difference(its, seen[0]), seen[1])
+        if left is its:
             result.append(entry)
         elif left:
             result.append({**entry, "fieldsV1": left})
@@ -143,33 +145,28 @@ def _is_own(entry: Entry, writer: Writer) -> bool:
 
 def _taken(entries: list[Entry], changed: FieldSet, writer: Writer) -> list[Entry]:
     """The entries with `changed` in the writer's own."""
-    result, mine = [], changed
+    result: list[Entry] = []
+    mine: Any = changed
     for entry in entries:
         if entry["operation"] == "Update" and _is_own(entry, writer):
-            mine = union(entry["fieldsV1"], mine)
+            before = fields(entry)
+            mine = union(before, changed)
+            if mine is before:
+                mine = entry["fieldsV1"]  # as JSON, if it still is
         else:
             result.append(entry)
     result.append(_entry(writer, "Update", mine))
-    return _ordered(_capped(result))
+    return ordered(_capped(result))
 
 
-def _entry(writer: Writer, operation: str, fields: FieldSet) -> Entry:
+def _entry(writer: Writer, operation: str, its: Any) -> Entry:
     entry = {
         "manager": writer.manager, "operation": operation, "apiVersion": writer.api_version, "time": writer.now,
-        "fieldsType": "FieldsV1", "fieldsV1": fields,
+        "fieldsType": "FieldsV1", "fieldsV1": its,
     }  # fmt: skip
     if writer.subresource:
         entry["subresource"] = writer.subresource
     return entry
-
-
-def _ordered(entries: list[Entry]) -> list[Entry]:
-    """Appliers first, then by time, so that a reader sees who came last."""
-    if len(entries) > 1:
-        entries.sort(key=lambda e: (
-            e["operation"], e.get("time") or "", e["manager"], e["apiVersion"], e.get("subresource", "")
-        ))  # fmt: skip
-    return entries
 
 
 def _capped(entries: list[Entry]) -> list[Entry]:
@@ -177,7 +174,7 @@ def _capped(entries: list[Entry]) -> list[Entry]:
     updaters = [entry for entry in entries if entry["operation"] == "Update"]
     if len(updaters) <= _MAX_UPDATERS:
         return entries
-    updaters.sort(key=lambda e: (e.get("time") or "", e["manager"], e["apiVersion"], e.get("subresource", "")))
+    updaters.sort(key=age)
     count = len(updaters)
     first: dict[str, Entry] = {}
     result = list(entries)
@@ -190,7 +187,7 @@ def _capped(entries: list[Entry]) -> list[Entry]:
             first[version] = entry
             continue
         joined = {key: value for key, value in bucket.items() if key != "subresource"} | {
-            "manager": _ANCIENT, "fieldsV1": union(bucket["fieldsV1"], entry["fieldsV1"]),
+            "manager": _ANCIENT, "fieldsV1": union(fields(bucket), fields(entry)),
         }  # fmt: skip
         if "time" in entry:
             joined["time"] = entry["time"]
@@ -198,31 +195,6 @@ def _capped(entries: list[Entry]) -> list[Entry]:
         first[version] = joined
         count -= 1
     return result
-
-
-def is_reset(sent: Any) -> bool:
-    """Whether a client asks to forget all owners: [] or [{}]."""
-    return isinstance(sent, list) and (not sent or sent == [{}])
-
-
-def decoded(sent: Any) -> list[Entry] | None:
-    """Entries that a client sent, checked and in our spelling; None if they are no good, or none."""
-    if not isinstance(sent, list) or not sent:
-        return None
-    result: dict[tuple[str, str, str, str], Entry] = {}
-    for entry in sent:
-        if not isinstance(entry, dict) or entry.get("operation") not in ("Apply", "Update"):
-            return None
-        if not entry.get("apiVersion") or entry.get("fieldsType") != "FieldsV1":
-            return None
-        try:
-            fields = fieldset.canonical(entry.get("fieldsV1", {}))
-        except BadFieldSet:
-            return None
-        whole = {**entry, "manager": entry.get("manager", ""), "fieldsV1": fields}
-        version = "" if entry["operation"] == "Apply" else entry["apiVersion"]
-        result[whole["manager"], entry["operation"], version, entry.get("subresource", "")] = whole
-    return _ordered([entry for entry in result.values() if entry["fieldsV1"]])
 
 
 # --- apply -----------------------------------------------------------------------------------------------------------
@@ -257,7 +229,7 @@ def _settled(
         return _applied(root, live, config, said, writer, versions, force=force)
     except Conflicts as conflicts:
         allowed = _said_by_client_side_apply(root, live) if writer.manager == "kubectl" and live else {}
-        left = [(entry, rest) for entry, fields in conflicts.of if (rest := difference(fields, allowed))]
+        left = [(entry, rest) for entry, its in conflicts.of if (rest := difference(its, allowed))]
         if left:
             raise _conflict(left) from None
         return _applied(root, live, config, said, writer, versions, force=True)
@@ -271,7 +243,7 @@ def _described(config: Object) -> str:
 def _applied(
     root: Root, live: Object | None, config: Object, said: FieldSet, writer: Writer, versions: Versions, *, force: bool
 ) -> Object:
-    before: list[Entry] = (live["metadata"].get("managedFields") if live else None) or []
+    before = opened(live["metadata"].get("managedFields")) if live else []
     if live and not before and (everything := root.owned.fresh(live)):
         first = Writer(_BEFORE_FIRST_APPLY, writer.api_version, writer.subresource, writer.now)
         before = [_entry(first, "Update", everything)]
@@ -289,10 +261,10 @@ def _applied(
     entries = _contested(others, changed, gone, writer, versions, base, new, force=force)
     if said:
         entry = _entry(writer, "Apply", said)
-        if mine is not None and not changed and not gone and mine["fieldsV1"] == said and "time" in mine:
+        if mine is not None and not changed and not gone and fields(mine) == said and "time" in mine:
             entry["time"] = mine["time"]
         entries = [*entries, entry]
-    return {**new, "metadata": {**new.get("metadata", {}), "managedFields": _ordered(entries)}}
+    return {**new, "metadata": {**new.get("metadata", {}), "managedFields": ordered(entries)}}
 
 
 def _is_applier(entry: Entry, writer: Writer) -> bool:
@@ -313,12 +285,12 @@ def _contested(
         seen = _seen_by(entry, changed, gone, writer, versions, old, new)
         if seen is None:
             continue
-        fields = entry["fieldsV1"]
-        if contested := intersection(fields, seen[0]):
+        its = fields(entry)
+        if contested := intersection(its, seen[0]):
             conflicts.append((entry, contested))
-        left = difference(difference(fields, seen[0]), seen[1])
+        left = difference(difference(its, seen[0]), seen[1])
         if left:
-            result.append(entry if left is fields else {**entry, "fieldsV1": left})
+            result.append(entry if left is its else {**entry, "fieldsV1": left})
     if conflicts and not force:
         raise Conflicts(conflicts)
     return result
@@ -331,12 +303,12 @@ def _pruned(root: Root, new: Object, last: Entry, entries: list[Entry], versions
     whole = root.whole
     if found is not None and found[1] is not same_shape:
         return new  # another shape: what it no longer says stays, as when it had never been applied
-    said = with_parents(whole, last["fieldsV1"])
+    said = with_parents(whole, fields(last))
     rest = removed(whole, new, said) or {}
     all_fields = with_parents(whole, applied(whole, new) or {})
     owned = NOBODYS
     for entry in entries:
-        owned = union(owned, entry["fieldsV1"])
+        owned = union(owned, fields(entry))
     keep = union(with_parents(whole, applied(whole, rest) or {}), with_parents(whole, owned))
     kept = removed(whole, new, difference(all_fields, keep)) or {}
     final = difference(all_fields, with_parents(whole, applied(whole, kept) or {}))
@@ -370,9 +342,7 @@ def _with_last_applied(new: Object, config: Object) -> Object:
 
 def _conflict(conflicts: list[tuple[Entry, FieldSet]]) -> StatusError:
     found = sorted(
-        (_manager_text(entry), fieldset.path_text(steps))
-        for entry, fields in conflicts
-        for steps in fieldset.paths(fields)
+        (_manager_text(entry), fieldset.path_text(steps)) for entry, its in conflicts for steps in fieldset.paths(its)
     )
     if len(found) == 1:
         message = f"Apply failed with 1 conflict: conflict with {found[0][0]}: {found[0][1]}"

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from controlplane.store.cache import Cached
+from controlplane.store.cached import decode
 
 if TYPE_CHECKING:  # a server without custom resources does not pay for them
     from controlplane.api.schema.kind import CustomKind
 
 _REMEMBERED = 50_000
 
-_decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -28,7 +28,7 @@ def read(cached: Cached, custom: "CustomKind") -> Cached:
     if known is not None and known.revision == cached.revision:
         return known
     # Decoding keeps the order of fields, so the resourceVersion stays where it can be replaced.
-    data = _encode(custom.present(_decode(cached.data)))
+    data = _encode(custom.present(decode(cached.data)))
     shown = cached if data == cached.data else Cached(cached.key, data, cached.revision, cached.create_revision)
     if len(seen) >= _REMEMBERED:
         seen.clear()

@@ -98,6 +98,8 @@ def wire_item(cached: Cached, resource: Resource) -> bytes:
         name = wire.message_of(version, resource.kind)
         assert name is not None
         obj = cached.object
+        if type(entries := obj["metadata"].get("managedFields")) is msgspec.Raw:
+            obj = {**obj, "metadata": {**obj["metadata"], "managedFields": _decode_json(entries)}}
         obj = obj if version == resource.storage_version else convert.convert(obj, version)
         made = wire.framed(wire.message(name, obj))
         cached.keep(version, made)

@@ -8,11 +8,14 @@ its definition changed. Rules about owning are in controlplane.api.apply.
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from controlplane import clock
 from controlplane.api import convert, status
 from controlplane.api.apply import compile as compiled
 from controlplane.api.apply import managers
 from controlplane.api.apply.compile import Root
+from controlplane.api.apply.entries import closed, same
 from controlplane.api.apply.managers import Writer, same_shape
 from controlplane.api.definitions import Definitions
 from controlplane.api.resources import Resource
@@ -65,12 +68,12 @@ class Ownership:
 
     def created(self, resource: Resource, obj: Object, manager: str) -> None:
         """Say in a new object (with its defaults, before the server adds its own) who made it."""
-        writer = Writer(manager, resource.api_version, "", clock.rfc3339())
+        writer = Writer(manager, resource.api_version, "", _now())
         _set(obj["metadata"], managers.created(self.root(resource, ""), obj, writer))
 
     def updated(self, resource: Resource, new: Object, old: Object, manager: str, subresource: str) -> None:
         """Say in `new`, whose metadata is the caller's own, who made what differs."""
-        writer = Writer(manager, resource.api_version, subresource, clock.rfc3339())
+        writer = Writer(manager, resource.api_version, subresource, _now())
         root = self.root(resource, subresource)
         _set(new["metadata"], managers.updated(root, old, new, writer, self._versions(resource, subresource)))
 
@@ -78,14 +81,29 @@ class Ownership:
         self, resource: Resource, live: Object | None, config: Object, manager: str, subresource: str, *, force: bool
     ) -> Object:
         """The object after an apply, with its owners; without defaults. Raises StatusError 400, 409, 500."""
-        writer = Writer(manager, resource.api_version, subresource, clock.rfc3339())
+        writer = Writer(manager, resource.api_version, subresource, _now())
         root = self.root(resource, subresource)
-        return managers.apply(root, live, config, writer, self._versions(resource, subresource), force=force)
+        new = managers.apply(root, live, config, writer, self._versions(resource, subresource), force=force)
+        _set(new["metadata"], new["metadata"]["managedFields"])
+        return new
 
 
-def _set(metadata: Object, entries: list[managers.Entry]) -> None:
-    if entries:
-        metadata["managedFields"] = entries
+_second: tuple[int, str] = (0, "")
+
+
+def _now() -> str:
+    """The time as entries have it; made once a second."""
+    global _second
+    second = int(clock.wall_time())
+    if second != _second[0]:
+        _second = second, clock.rfc3339(second)
+    return _second[1]
+
+
+def _set(metadata: Object, stored: Any) -> None:
+    """Put owners into an object's metadata, which is the caller's own: entries, or what was stored before."""
+    if stored:
+        metadata["managedFields"] = stored if type(stored) is msgspec.Raw else closed(stored)
     else:
         metadata.pop("managedFields", None)
 
@@ -98,19 +116,11 @@ def unchanged(new: Object, old: Object) -> bool:
             return False
     if len(new) != len(old) or _plain(new["metadata"]) != _plain(old["metadata"]):
         return False
-    after, before = new["metadata"].get("managedFields") or [], old["metadata"].get("managedFields") or []
-    if len(after) != len(before):
-        return False
-    times = [_without_time(entry) for entry in before]
-    return all(_without_time(entry) in times for entry in after)
+    return same(new["metadata"].get("managedFields"), old["metadata"].get("managedFields"))
 
 
 def _plain(metadata: Object) -> Object:
     return {key: value for key, value in metadata.items() if key not in ("managedFields", "resourceVersion")}
-
-
-def _without_time(entry: managers.Entry) -> managers.Entry:
-    return {key: value for key, value in entry.items() if key != "time"}
 
 
 def field_manager(request: Request, options: str) -> str:

@@ -330,3 +330,49 @@ async def test_dry_run_of_an_apply_leaves_nothing(api: Any) -> None:
     assert made.status == 201
     assert owners(made.body)["x", "Apply"] == {"f:data": {"f:k": {}}}
     assert (await api("GET", f"{CMS}/a")).status == 404
+
+
+async def test_a_json_patch_can_change_single_owners(api: Any, apply: Any) -> None:
+    await apply(config_map(k="1"), "one")
+    rename = [
+        {"op": "test", "path": "/metadata/managedFields/0/manager", "value": "one"},
+        {"op": "replace", "path": "/metadata/managedFields/0/manager", "value": "renamed"},
+    ]
+    got = await api.ok("PATCH", f"{CMS}/a?fieldManager=x", rename, kind="application/json-patch+json")
+    assert owners(got) == {("renamed", "Apply"): {"f:data": {"f:k": {}}}}
+    copied = [{"op": "copy", "from": "/metadata", "path": "/metadata"}]
+    assert owners(await api.ok("PATCH", f"{CMS}/a", copied, kind="application/json-patch+json")) == owners(got)
+
+
+async def test_owners_look_the_same_in_every_form(api: Any, apply: Any) -> None:
+    made = (await apply(config_map(k="1"), "one")).body
+    wanted = made["metadata"]["managedFields"]
+    partial = {"Accept": "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"}
+    assert (await api.ok("GET", f"{CMS}/a", headers=partial))["metadata"]["managedFields"] == wanted
+    table = {"Accept": "application/json;as=Table;g=meta.k8s.io;v=v1"}
+    rows = (await api.ok("GET", f"{CMS}/a?includeObject=Object", headers=table))["rows"]
+    assert rows[0]["object"]["metadata"]["managedFields"] == wanted
+    assert (await api.ok("GET", CMS))["items"][-1]["metadata"]["managedFields"] == wanted
+    binary = await api.raw("GET", f"{CMS}/a", headers={"Accept": "application/vnd.kubernetes.protobuf"})
+    assert b'{"f:data":{"f:k":{}}}' in binary.body
+    answer = await api.raw("GET", f"{CMS}/a", headers={"Accept": "application/yaml"})
+    assert b"manager: one" in answer.body
+
+
+async def test_a_put_of_what_was_got_changes_no_owner(api: Any, apply: Any) -> None:
+    first = (await apply(config_map(k="1"), "one")).body
+    sent = {**first, "data": {**first["data"], "j": "1"}}
+    got = await api.ok("PUT", f"{CMS}/a?fieldManager=two", sent)
+    assert owners(got) == {("one", "Apply"): {"f:data": {"f:k": {}}}, ("two", "Update"): {"f:data": {"f:j": {}}}}
+    turned = {**got, "metadata": {**got["metadata"], "managedFields": [
+        dict(reversed(entry.items())) for entry in reversed(got["metadata"]["managedFields"])]}}  # fmt: skip
+    assert await api.ok("PUT", f"{CMS}/a?fieldManager=three", turned) == got
+
+
+async def test_a_created_object_may_bring_its_owners(api: Any) -> None:
+    entry = {"manager": "old", "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1",
+             "time": "2020-01-01T00:00:00Z", "fieldsV1": {"f:data": {"f:k": {}, "f:gone": {}}}}  # fmt: skip
+    body = {"metadata": {"name": "a", "managedFields": [entry]}, "data": {"k": "1"}}
+    made = await api.ok("POST", f"{CMS}?fieldManager=backup", body)
+    assert owners(made)["backup", "Update"] == {"f:data": {".": {}, "f:k": {}}}
+    assert owners(made)["old", "Apply"] == {"f:data": {"f:gone": {}}}
