@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from controlplane.api import patch, status
+from controlplane.api.apply import entries
 from controlplane.api.definitions import Definitions
 from controlplane.api.resources import Resource
 from controlplane.apiserver.http import Request
@@ -52,7 +53,7 @@ def apply(kind: str, content: Any, obj: Object, resource: Resource, schema: str,
     """`obj` (shared; left as it is) with a patch that is no apply. Raises StatusError 400, 422."""
     if kind == "json":
         if _looks_at_owners(content):
-            obj = {**obj, "metadata": _with_entries(obj["metadata"])}
+            obj = entries.plain(obj)
         result = patch.json_patch(obj, content)
     elif kind == "merge" or resource.custom is not None:
         result = patch.merge_patch(obj, content)
@@ -62,8 +63,8 @@ def apply(kind: str, content: Any, obj: Object, resource: Resource, schema: str,
         raise status.bad_request("the patch leaves no object")
     if result.get("kind") != obj.get("kind") or result.get("apiVersion") != obj.get("apiVersion"):
         raise status.bad_request(f"the patch changes the kind or apiVersion of {resource.group_resource}")
-    metadata, entries = result["metadata"], obj["metadata"].get("managedFields")
-    if entries is not None and metadata.get("managedFields") is entries:
+    metadata, owners = result["metadata"], obj["metadata"].get("managedFields")
+    if owners is not None and metadata.get("managedFields") is owners:
         # Owners that the patch does not name need no copy and no check: the registry has them from the old object.
         result = {**result, "metadata": {key: value for key, value in metadata.items() if key != "managedFields"}}
     return own(result)
@@ -76,14 +77,6 @@ def _looks_at_owners(operations: Any) -> bool:
             if pointer in ("", "/metadata") or str(pointer).startswith("/metadata/managedFields"):
                 return True
     return False
-
-
-def _with_entries(metadata: Object) -> Object:
-    """Metadata with its managedFields as a list, which a stored object keeps as JSON."""
-    stored = metadata.get("managedFields")
-    if stored is None:
-        return metadata
-    return {**metadata, "managedFields": msgspec.json.decode(msgspec.json.encode(stored))}
 
 
 def unfit(kind: str, content: Any, result: Object, error: status.StatusError) -> status.StatusError:

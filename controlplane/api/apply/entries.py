@@ -65,6 +65,14 @@ def closed(entries: list[Entry]) -> msgspec.Raw:
     return msgspec.Raw(b"\t%b\t" % _encode(entries))
 
 
+def plain(obj: dict[str, Any]) -> dict[str, Any]:
+    """An object whose managedFields are a list, for readers who know no other form; `obj` itself if they are."""
+    stored = obj["metadata"].get("managedFields") if type(obj.get("metadata")) is dict else None
+    if type(stored) is not msgspec.Raw:
+        return obj
+    return {**obj, "metadata": {**obj["metadata"], "managedFields": _decode(stored)}}
+
+
 def fields(entry: Entry) -> FieldSet:
     """What the entry's manager has. Shared: do not change it."""
     found = entry["fieldsV1"]

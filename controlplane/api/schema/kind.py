@@ -8,6 +8,7 @@ with `present` as the pure part.
 from collections.abc import Sequence
 from typing import Any
 
+from controlplane.api.apply.entries import plain
 from controlplane.api.definitions import Definitions
 from controlplane.api.schema import shape
 from controlplane.api.schema.columns import Columns
@@ -120,7 +121,7 @@ class CustomKind:
             if any(cause.reason in BLOCKING for cause in causes):
                 causes.append(invalid_value("<nil>", None, _UNCHECKED))
             else:
-                causes += self.rules.check(obj, before)
+                causes += self.rules.check(plain(obj), before if old is None else plain(old))
         return causes
 
     # --- what clients see ---------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from controlplane.api import convert, status, wire
+from controlplane.api.apply.entries import plain
 from controlplane.api.resources import Resource
 from controlplane.api.validate import duplicate_fields
 from controlplane.apiserver.customresources import reading
@@ -97,9 +98,7 @@ def wire_item(cached: Cached, resource: Resource) -> bytes:
     if made is None:
         name = wire.message_of(version, resource.kind)
         assert name is not None
-        obj = cached.object
-        if type(entries := obj["metadata"].get("managedFields")) is msgspec.Raw:
-            obj = {**obj, "metadata": {**obj["metadata"], "managedFields": _decode_json(entries)}}
+        obj = plain(cached.object)
         obj = obj if version == resource.storage_version else convert.convert(obj, version)
         made = wire.framed(wire.message(name, obj))
         cached.keep(version, made)

@@ -7,6 +7,7 @@ from typing import Any
 
 from controlplane import clock
 from controlplane.api import convert
+from controlplane.api.apply.entries import plain
 from controlplane.api.resources import Resource
 from controlplane.apiserver.http import User
 from controlplane.apiserver.registry import scale
@@ -73,6 +74,7 @@ def shown(obj: Object | None, a: Attributes, resource: Resource) -> Object | Non
         return None
     if a.subresource == "scale":
         return scale.read(obj, a.resource)
+    obj = plain(obj)
     if resource is a.resource or a.subresource in ("binding", "eviction", "token"):
         return obj
     return convert.convert(obj, resource.api_version)

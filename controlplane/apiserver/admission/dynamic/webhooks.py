@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controlplane.api import defaults, patch, status
+from controlplane.api.apply.entries import plain
 from controlplane.api.cel.environment import CompileError, EvaluationError
 from controlplane.api.definitions import Definitions
 from controlplane.api.resources import Resource, ResourceTable
@@ -83,7 +84,7 @@ class Webhooks:
             if hook.config.get("reinvocationPolicy") == "IfNeeded":
                 again.append((hook, _snapshot(a.new)))
         for hook, seen in again:
-            if a.new != seen and (resource := self._concerned(hook, a)) is not None:
+            if a.new is not None and plain(a.new) != seen and (resource := self._concerned(hook, a)) is not None:
                 await self._ask(hook, resource, a, notes, may_patch=True)
 
     async def validate(self, hooks: Sequence[Hook], a: Attributes, notes: Notes) -> None:

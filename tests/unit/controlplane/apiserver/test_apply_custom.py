@@ -101,3 +101,35 @@ async def test_a_changed_schema_counts_at_once(widgets: Any) -> None:
     assert owners(got) == {"one": {"f:spec": {"f:lines": {}}}, "two": {"f:spec": {"f:late": {}}}}
     answer = await widgets("PATCH", f"{PATH}/w?fieldManager=three", widget(late="y"), kind=APPLY)
     assert answer.status == 409
+
+
+async def test_rules_about_the_whole_object_do_not_mind_owners(api: Any) -> None:
+    crd = definition()
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    schema["x-kubernetes-validations"] = [
+        {"rule": "self.metadata.name == 'w' && (!has(oldSelf.spec) || has(self.spec))", "message": "keep the spec"}
+    ]
+    await api.ok("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
+    await api.ok("PATCH", f"{PATH}/w?fieldManager=one", widget(port=1), kind=APPLY)
+    await api.ok("PATCH", f"{PATH}/w?fieldManager=two", {"spec": {"port": 2}}, kind=MERGE)
+    answer = await api("PATCH", f"{PATH}/w?fieldManager=two", {"spec": None}, kind=MERGE)
+    assert (answer.status, "keep the spec" in answer.body["message"]) == (422, True)
+
+
+async def test_policies_see_owners_as_a_list(api: Any) -> None:
+    group = "/apis/admissionregistration.k8s.io/v1"
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["configmaps"]}
+    expression = "object.metadata.managedFields.size() == 2 && oldObject.metadata.managedFields[0].manager == 'one'"
+    policy = {"metadata": {"name": "p"}, "spec": {
+        "matchConstraints": {"resourceRules": [rule]}, "failurePolicy": "Fail",
+        "validations": [{"expression": expression, "message": "two owners"}],
+    }}  # fmt: skip
+    await api.ok("POST", f"{group}/validatingadmissionpolicies", policy)
+    binding = {"metadata": {"name": "b"}, "spec": {"policyName": "p", "validationActions": ["Deny"]}}
+    await api.ok("POST", f"{group}/validatingadmissionpolicybindings", binding)
+    path = "/api/v1/namespaces/default/configmaps"
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "1"}}
+    await api.ok("PATCH", f"{path}/a?fieldManager=one", body, kind=APPLY)
+    await api.ok("PATCH", f"{path}/a?fieldManager=two", {"data": {"j": "1"}}, kind=MERGE)
+    answer = await api("PATCH", f"{path}/a?fieldManager=three", {"data": {"l": "1"}}, kind=MERGE)
+    assert (answer.status, "two owners" in answer.body["message"]) == (422, True)
