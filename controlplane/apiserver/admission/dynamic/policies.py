@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from controlplane.api import status
+from controlplane.api.apply.entries import plain
 from controlplane.api.cel.environment import CompileError, EvaluationError
 from controlplane.api.resources import Resource, ResourceTable
 from controlplane.api.selectors import from_selector
@@ -127,8 +128,8 @@ class Policies:
             "object": question.shown(a.new, a, resource),
             "oldObject": question.shown(a.old, a, resource),
             "request": request,
-            "params": param,
-            "namespaceObject": None if namespace is None else namespace.object,
+            "params": None if param is None else plain(param),
+            "namespaceObject": None if namespace is None else plain(namespace.object),
             "authorizer": {**authorizer, "requestResource": {expressions.ASKED: asked}},
         }
         return Variables(known)
