@@ -52,9 +52,7 @@ class Site:
 
     def install_only(self, machine: Machine) -> None:
         """What joining needs, and no more."""
-        settings = f"WHERRY_VENV=/opt/wherry WHERRY_OFFLINE=/offline WHERRY_SOURCE={self._wheel}"
-        steps = "10-packages.sh 12-kernel.sh 20-venv.sh 30-images.sh"
-        machine.run("sh", "-ec", f"cd /project/vagrant/provision; for s in {steps}; do env {settings} ./$s; done")
+        machine.run(MACHINE, "install", "--offline", "/offline", "--source", self._wheel)
 
     def join_words(self) -> str:
         """HOST:PORT --token … --discovery-token-ca-cert-hash …, good for one machine."""
