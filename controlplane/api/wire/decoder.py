@@ -51,13 +51,13 @@ def _envelope(body: bytes) -> tuple[str, str, int, int]:
         if number == 1:
             for part, inner, at, stop in fields(body, first, last):
                 if inner == 2 and part == 1:
-                    api_version = str(body[at:stop], "utf-8")
+                    api_version = body[at:stop].decode()
                 elif inner == 2 and part == 2:
-                    kind = str(body[at:stop], "utf-8")
+                    kind = body[at:stop].decode()
         elif number == 2:
             start, end = first, last
         elif number == 3 and first != last:
-            raise Malformed(f"unsupported encoding {str(body[first:last], 'utf-8')}")
+            raise Malformed(f"unsupported encoding {body[first:last].decode()}")
     return api_version, kind, start, end
 
 
@@ -108,7 +108,11 @@ def _compiled(name: str) -> Value:
                     raise Malformed(f"wrong wire type {wire}")
                 at = stop
             elif wire == 0:
-                value, at = varint(data, at, end)
+                if at < end and data[at] < 128:
+                    value = data[at]
+                    at += 1
+                else:
+                    value, at = varint(data, at, end)
                 count = numbers.get(key)
                 if count is not None:
                     count(result, value)
@@ -202,7 +206,7 @@ def _put(field: Field, value_of: Value) -> Put:
 
     def text(result: Object, data: bytes, at: int, end: int, depth: int) -> None:
         if at != end:
-            result[name] = str(data[at:end], "utf-8")
+            result[name] = data[at:end].decode()
 
     if field.flag == "*":
         return append
@@ -217,7 +221,7 @@ def _put(field: Field, value_of: Value) -> Put:
 
 def _value(kind: str) -> Value:
     if kind == "s":
-        return lambda data, at, end, depth: str(data[at:end], "utf-8")
+        return lambda data, at, end, depth: data[at:end].decode()
     if kind == "y":
         return lambda data, at, end, depth: b64encode(data[at:end]).decode()
     if kind == "d":
@@ -234,16 +238,31 @@ def _double(data: bytes, at: int, end: int, depth: int) -> float | int:
 _ZERO: dict[str, Any] = {"s": "", "y": "", "b": False, "i": 0, "l": 0, "d": 0}
 
 
+def _texts(data: bytes, at: int, end: int) -> tuple[str, str] | None:
+    """A map's entry of two short texts, as every encoder writes it (key = 1, value = 2); None for any other."""
+    if end - at < 4 or data[at] != 0x0A:
+        return None
+    middle = at + 2 + data[at + 1]
+    if middle + 2 > end or data[middle] != 0x12 or data[at + 1] > 127 or data[middle + 1] > 127:
+        return None
+    if middle + 2 + data[middle + 1] != end:
+        return None
+    return data[at + 2 : middle].decode(), data[middle + 2 : end].decode()
+
+
 def _map(field: Field) -> Put:
     name, kind = field.name, field.type
     wanted = {"b": 0, "i": 0, "l": 0, "d": 1}.get(kind, 2)
     value_of = None if wanted == 0 else _value(kind)
 
     def put(result: Object, data: bytes, at: int, end: int, depth: int) -> None:
+        if kind == "s" and (pair := _texts(data, at, end)) is not None:
+            result.setdefault(name, {})[pair[0]] = pair[1]
+            return
         key, value = "", _ZERO.get(kind)
         for number, wire, first, last in fields(data, at, end):
             if number == 1 and wire == 2:
-                key = str(data[first:last], "utf-8")
+                key = data[first:last].decode()
             elif number == 2 and wire == wanted:
                 if value_of is not None:
                     value = value_of(data, first, last, depth)
@@ -293,7 +312,7 @@ def _props_or_strings(data: bytes, at: int, end: int, depth: int) -> Any:
             raise Malformed(f"wrong wire type {wire}")
         if number == 1:
             return message(_SCHEMA)(data, first, last, depth + 1)
-        texts.append(str(data[first:last], "utf-8"))
+        texts.append(data[first:last].decode())
     return texts
 
 

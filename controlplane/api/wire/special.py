@@ -25,13 +25,16 @@ def _parts(data: bytes, at: int, end: int, wires: dict[int, int]) -> dict[int, A
 
 
 def _quantity(data: bytes, at: int, end: int, depth: int) -> str:
-    return str(_parts(data, at, end, {1: 2}).get(1, b""), "utf-8") or "0"
+    if end - at > 2 and data[at] == 0x0A and data[at + 1] == end - at - 2 < 128:  # nothing but its one short text
+        return data[at + 2 : end].decode()
+    return _parts(data, at, end, {1: 2}).get(1, b"").decode() or "0"
 
 
 def _int_or_string(data: bytes, at: int, end: int, depth: int) -> int | str:
     parts = _parts(data, at, end, {1: 0, 2: 0, 3: 2})
     if parts.get(1, 0) == 1:
-        return str(parts.get(3, b""), "utf-8")
+        text: str = parts.get(3, b"").decode()
+        return text
     return signed(parts.get(2, 0))
 
 
@@ -64,7 +67,7 @@ def _items(data: bytes, at: int, end: int, depth: int) -> list[str]:
         if number == 1:
             if wire != 2:
                 raise Malformed(f"wrong wire type {wire}")
-            found.append(str(data[first:last], "utf-8"))
+            found.append(data[first:last].decode())
     return found
 
 

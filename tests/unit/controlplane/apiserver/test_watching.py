@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from controlplane.apiserver import streams
-from controlplane.apiserver.registry import fanout
+from controlplane.apiserver.registry import fanout, selection
 from controlplane.apiserver.streams import Chunk, Feed
 
 CMS = "/api/v1/namespaces/default/configmaps"
@@ -241,3 +241,59 @@ async def test_a_server_that_stops_ends_its_watches(api: Any) -> None:
         assert await events.names(1) == [("ADDED", "a")]
         api.server.handlers.fanout.close()
         assert await events.next() is None
+
+
+MATCH = "resourceVersionMatch=NotOlderThan"
+
+
+async def test_initial_events_without_leave_for_bookmarks_have_none(api: Any) -> None:
+    await make(api, "a")
+    async with watch(api, f"sendInitialEvents=true&{MATCH}") as events:
+        assert await events.names(1) == [("ADDED", "a")]
+        await make(api, "b")
+        assert await events.names(1) == [("ADDED", "b")]
+
+
+async def test_a_watch_that_wants_no_initial_events(api: Any) -> None:
+    made = await make(api, "a")
+    for start in ("", "&resourceVersion=0"):
+        async with watch(api, f"sendInitialEvents=false&{MATCH}{start}") as events:
+            await api.ok("PATCH", f"{CMS}/a", {"data": {"start": start}}, kind=MERGE)
+            assert await events.names(1) == [("MODIFIED", "a")]
+    revision = made["metadata"]["resourceVersion"]
+    async with watch(api, f"sendInitialEvents=false&{MATCH}&resourceVersion={revision}") as events:
+        assert await events.names(2) == [("MODIFIED", "a")] * 2
+
+
+async def test_initial_events_at_least_as_new_as_a_revision(api: Any) -> None:
+    first = await make(api, "a")
+    await make(api, "b")
+    query = f"sendInitialEvents=true&{MATCH}&allowWatchBookmarks=true"
+    async with watch(api, f"{query}&resourceVersion={first['metadata']['resourceVersion']}") as events:
+        assert await events.names(2) == [("ADDED", "a"), ("ADDED", "b")]
+        assert (await events.next())["type"] == "BOOKMARK"
+
+
+async def test_a_revision_that_is_to_come(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "_FUTURE_WAIT_S", 0.05)
+    answer = await api("GET", f"{CMS}?watch=1&resourceVersion=999999")
+    assert (answer.status, answer.body["reason"]) == (504, "Timeout")
+    current = api.server.cache.revision
+    assert answer.body["message"] == f"Timeout: Too large resource version: 999999, current: {current}"
+    assert answer.body["details"] == {
+        "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
+        "retryAfterSeconds": 1,
+    }
+    assert answer.headers["Retry-After"] == "1"
+
+
+async def test_the_initial_state_of_a_table_ends_with_a_bookmark(api: Any) -> None:
+    await make(api, "a")
+    accept = "application/json;as=Table;v=v1;g=meta.k8s.io"
+    query = f"sendInitialEvents=true&{MATCH}&allowWatchBookmarks=true"
+    async with watch(api, query, Accept=accept) as events:
+        assert (await events.next())["object"]["rows"][0]["cells"][0] == "a"
+        mark = await events.next()
+        assert (mark["type"], mark["object"]["kind"]) == ("BOOKMARK", "Table")
+        annotations = mark["object"]["rows"][0]["object"]["metadata"]["annotations"]
+        assert annotations == {"k8s.io/initial-events-end": "true"}
