@@ -5,6 +5,7 @@ in between. Source of the semantics: kubernetes.io/docs/reference/using-api/api-
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -188,6 +189,7 @@ class _Encoder:
         memo = event.memo
         if memo is None:
             memo = event.memo = {}
+            _remember(event)
         key = (kind, self.view)
         made: bytes | None = memo.get(key)
         if made is None:
@@ -206,6 +208,18 @@ class _Encoder:
 
     def error(self, error: status.StatusError) -> bytes:
         return self.view.error(error)
+
+
+_remembered: deque[CacheEvent] = deque()
+_REMEMBERED = 512
+"""Events whose other encodings are kept: all groups of watchers come to an event at nearly the same time, and the
+cache's window, which keeps thousands, need not keep them in every form."""
+
+
+def _remember(event: CacheEvent) -> None:
+    _remembered.append(event)
+    if len(_remembered) > _REMEMBERED:
+        _remembered.popleft().memo = None
 
 
 def _seen(event: CacheEvent, chosen: Selection) -> str:
