@@ -146,6 +146,7 @@ class Session:
                         raise
                     chunk = b""
                 if chunk:
+                    self._outputs[stream] = self._outputs.pop(stream)  # the other one first, next time: none starves
                     return stream, chunk
                 del self._outputs[stream]
                 if fd != self._stdin:

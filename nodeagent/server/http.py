@@ -99,6 +99,7 @@ class Server:
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.set_write_buffer_limits(high=_HIGH_WATER)
         user, groups = _identity(writer)
+        connection = writer.get_extra_info("socket")
         try:
             while True:
                 async with asyncio.timeout(_IDLE_S):
@@ -123,7 +124,7 @@ class Server:
                         writer.close()
                         await writer.wait_closed()
             finally:
-                _abort(writer)
+                _abort(writer, connection)
 
     async def _answer(self, request: Request) -> Response:
         try:
@@ -218,12 +219,12 @@ def _head(
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def _abort(writer: asyncio.StreamWriter) -> None:
+def _abort(writer: asyncio.StreamWriter, connection: socket.socket) -> None:
     try:
         writer.transport.abort()
     except AttributeError:  # a TLS transport that was closed twice forgets what is below it (Python 3.11)
         with contextlib.suppress(OSError):
-            writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+            connection.shutdown(socket.SHUT_RDWR)
 
 
 def _identity(writer: asyncio.StreamWriter) -> tuple[str, tuple[str, ...]]:

@@ -207,3 +207,14 @@ async def test_a_follower_loses_nothing_through_rotations(node: Node, monkeypatc
         rotating.cancel()
     assert seen == b"".join(b"%d\n" % n for n in range(1, 100_001)) * 8
     assert rotations >= 2
+
+
+async def test_neither_output_starves_the_other(node: Node) -> None:
+    container_id = await node.start("/bin/sleep", "1000")
+    session = await node.runtime.exec(
+        container_id, ["/bin/sh", "-c", "cat /dev/zero & cat /dev/zero >&2"], tty=False, stdin=False
+    )
+    async with asyncio.timeout(15):
+        seen = [(await session.read())[0] for _ in range(40)]
+    assert seen.count(1) >= 10 and seen.count(2) >= 10
+    await session.close()
