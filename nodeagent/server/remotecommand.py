@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from nodeagent.runtime.interface import ExecSession, RuntimeFailure
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE = 0, 1, 2, 3, 4
-CHUNK = 32 * 1024
+CHUNK = 64 * 1024
 _EXIT_WITHIN_S = 2.0  # from the end of an attached container's output to the news of its exit
 LINGER_S = 10.0
 """How long an ended session waits for its client to hang up first. Closing at once with its bytes unread would reset

@@ -17,7 +17,7 @@ from nodeagent.server.spdy.errors import Reset, StreamError
 if TYPE_CHECKING:
     from nodeagent.server.spdy.connection import Connection
 
-_FRAME = 32 * 1024
+_FRAME = 64 * 1024
 
 
 class Stream:
