@@ -16,6 +16,7 @@ from controlplane.apiserver import admission, pipeline
 from controlplane.apiserver.admission.dynamic.matching import GROUP as POLICY_GROUP
 from controlplane.apiserver.admission.dynamic.plugin import Dynamic
 from controlplane.apiserver.admission.dynamic.strategy import PolicyStrategy
+from controlplane.apiserver.admission.resource_quota import ResourceQuota
 from controlplane.apiserver.aggregation import trust
 from controlplane.apiserver.aggregation.aggregator import Aggregator
 from controlplane.apiserver.aggregation.apiservices import Backend
@@ -124,7 +125,9 @@ class ApiServer:
         self.dynamic = Dynamic(cache, self.table, self.authz, self.definitions)
         admit = admission.chain([*admission.plugins(cache, self.authz), self.dynamic.mutate])
         self.registry = Registry(cache, self.definitions, admit)
-        self.registry.review = self.dynamic.validate
+        quotas = self.table.find("", "v1", "resourcequotas")
+        assert quotas is not None
+        self.registry.review = admission.chain([self.dynamic.validate, ResourceQuota(self.registry, quotas).admit])
         policies = self.table.preferred(POLICY_GROUP, "validatingadmissionpolicies")
         if policies is not None:
             self.registry.set_strategy(policies, PolicyStrategy(policies))

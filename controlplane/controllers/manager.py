@@ -31,6 +31,7 @@ from controlplane.controllers.nodelifecycle import NodeLifecycleController
 from controlplane.controllers.podgc import PodGarbageCollector
 from controlplane.controllers.reconcile import Context, Controller
 from controlplane.controllers.replicaset import ReplicaSetController, ReplicationControllerController
+from controlplane.controllers.resourcequota import ResourceQuotaController
 from controlplane.controllers.rootca import RootCaPublisher
 from controlplane.controllers.serviceaccount import ServiceAccountController
 from controlplane.controllers.statefulset import StatefulSetController
@@ -61,6 +62,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     EndpointSliceController,
     EndpointsController,
     DisruptionController,
+    ResourceQuotaController,
     NamespaceController,
     ClusterRoleAggregation,
     PodGarbageCollector,

@@ -58,6 +58,8 @@ INDEXERS: dict[ApiResource, dict[str, Indexer]] = {
     r.ENDPOINTSLICES: {"service": _service_index},
     r.SERVICES: {"namespace": _namespace_index},
     r.PODDISRUPTIONBUDGETS: {"namespace": _namespace_index},
+    r.PERSISTENTVOLUMECLAIMS: {"namespace": _namespace_index},
+    r.RESOURCEQUOTAS: {"namespace": _namespace_index},
 }
 """The indexes of the shared informers: known before any controller asks, since an informer is made once."""
 

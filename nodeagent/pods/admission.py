@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from controlplane.api import quantity
+from controlplane.api.podresources import effective
 from nodeagent.pods.memory import Verdict
 from nodeagent.pods.model import Object
-from nodeagent.pods.resources import effective
 
 _CHECKED = ("cpu", "memory", "ephemeral-storage")
 

@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
+from controlplane.api import podresources
 from nodeagent.pods import resources
 from nodeagent.pods.model import Object, qos_class
 from nodeagent.runtime.interface import LinuxResources, Runtime, RuntimeFailure
@@ -25,7 +26,7 @@ BURSTABLE, BEST_EFFORT = "kubepods/burstable", "kubepods/besteffort"
 
 def shares(pods: Iterable[Object]) -> dict[str, int]:
     """CFS shares of each class's cgroup, for these pods."""
-    asked = (resources.effective(pod, "requests", "cpu") for pod in pods if qos_class(pod) == "Burstable")
+    asked = (podresources.effective(pod, "requests", "cpu") for pod in pods if qos_class(pod) == "Burstable")
     return {BURSTABLE: resources.shares(-(-sum(asked) // 10**6)), BEST_EFFORT: resources.MINIMUM_SHARES}
 
 

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from controlplane.api import quantity
+from controlplane.api.podresources import effective
 from nodeagent.pods import admission
 from nodeagent.pods.model import CONFIG_SOURCE_ANNOTATION, Object
-from nodeagent.pods.resources import effective
 
 _RESIZABLE = ("cpu", "memory")
 

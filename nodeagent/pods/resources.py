@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from controlplane.api import quantity
+from controlplane.api.podresources import effective
 from nodeagent.pods.model import Object, qos_class
 from nodeagent.runtime.interface import LinuxResources
 
@@ -65,26 +66,6 @@ def pod_resources(pod: Object, pids_limit: int = 0) -> LinuxResources:
     )
 
 
-def effective(pod: Object, kind: str, name: str) -> int:
-    """What a pod asks for as a whole, in nano-units: main containers and sidecars together, or the greediest moment of
-    the init containers (with the sidecars that run beside it); plus overhead. `kind`: requests or limits."""
-    spec = pod["spec"]
-    whole = ((spec.get("resources") or {}).get(kind) or {}).get(name)
-    overhead = _nano((spec.get("overhead") or {}).get(name, 0))
-    if whole is not None:
-        return _nano(whole) + overhead
-    total = sum(_of(c, kind, name) for c in spec["containers"])
-    sidecars = peak = 0
-    for container in spec.get("initContainers") or ():
-        amount = _of(container, kind, name)
-        if container.get("restartPolicy") == "Always":
-            sidecars += amount
-            peak = max(peak, sidecars)
-        else:
-            peak = max(peak, sidecars + amount)
-    return max(total + sidecars, peak) + overhead
-
-
 def requested_names(pods: Iterable[Object]) -> set[str]:
     """Every resource name that some container asks for."""
     names: set[str] = set()
@@ -113,14 +94,6 @@ def oom_score_adj(qos: str, memory_request_bytes: int, memory_capacity_bytes: in
         return 1000
     score = 1000 - 1000 * memory_request_bytes // max(memory_capacity_bytes, 1)
     return min(max(score, 3), 999)
-
-
-def _of(container: Object, kind: str, name: str) -> int:
-    resources = container.get("resources") or {}
-    value = (resources.get(kind) or {}).get(name)
-    if value is None and kind == "requests":
-        value = (resources.get("limits") or {}).get(name)
-    return _nano(value or 0)
 
 
 def _nano(value: Any) -> int:

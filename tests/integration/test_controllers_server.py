@@ -326,3 +326,27 @@ async def test_nodes_are_given_networks_and_taints(cluster: Cluster) -> None:
         return await tainted() == {"NoSchedule", "NoExecute"}
 
     await cluster.until(evicting, seconds=5)
+
+
+async def test_quotas_are_counted_and_given_back(cluster: Cluster) -> None:
+    hard = {"pods": "5", "requests.cpu": "2", "count/deployments.apps": "1", "secrets": "3"}
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": hard}}
+    await cluster.client.create(r.RESOURCEQUOTAS, quota, NS)
+
+    async def used() -> Any:
+        return ((await cluster.client.get(r.RESOURCEQUOTAS, "q", NS)).get("status") or {}).get("used") or {}
+
+    async def counted() -> bool:
+        return set(await used()) == set(hard)
+
+    await cluster.until(counted)
+    container = {"name": "c", "image": "x", "resources": {"requests": {"cpu": "500m"}}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [container]}}
+    await cluster.client.create(r.PODS, pod, NS)
+    assert (await used())["pods"] == "1" and (await used())["requests.cpu"] == "500m"
+    await cluster.client.delete(r.PODS, "p", NS)
+
+    async def given_back() -> bool:
+        return (await used())["pods"] == "0" and (await used())["requests.cpu"] == "0"
+
+    await cluster.until(given_back)

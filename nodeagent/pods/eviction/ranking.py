@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from controlplane.api import quantity
+from controlplane.api.podresources import effective
 from nodeagent.pods.eviction.thresholds import Observation, Threshold
 from nodeagent.pods.memory import Verdict
 from nodeagent.pods.model import CONFIG_SOURCE_ANNOTATION, Object
-from nodeagent.pods.resources import effective
 
 SYSTEM_CRITICAL_PRIORITY = 2_000_000_000
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from controlplane.api import quantity
+from controlplane.api.podresources import effective
 from nodeagent.linux.disk import tree_usage
 from nodeagent.pods.memory import Verdict
 from nodeagent.pods.model import Object
 from nodeagent.pods.node import NodeFacts
-from nodeagent.pods.resources import effective
 from nodeagent.runtime.interface import DiskUsage
 
 _EMPTY_DIRS = "volumes/kubernetes.io~empty-dir"
