@@ -13,7 +13,7 @@ from controlplane.apiserver.authn import Authenticator
 from controlplane.apiserver.authz.authorizer import Authorizer, refusal
 from controlplane.apiserver.http import Request, Response
 from controlplane.apiserver.node_proxy import NodeProxy
-from controlplane.apiserver.registry import listing, pods, scale, views, watching
+from controlplane.apiserver.registry import components, listing, pods, scale, views, watching
 from controlplane.apiserver.registry.codec import decode_body, object_in, to_json
 from controlplane.apiserver.registry.deletion import DeleteOptions
 from controlplane.apiserver.registry.fanout import Fanout
@@ -91,9 +91,12 @@ class Handlers:
     # --- objects --------------------------------------------------------------------------------------------------
 
     async def _get(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
-        if resource.kind == "ComponentStatus" and not resource.group:
-            raise status.not_found(resource.group_resource, info.name)
         view = views.of(request, resource)
+        if resource.kind == "ComponentStatus" and not resource.group:
+            for component in components.statuses(self.registry.cache):
+                if component.key == info.name:
+                    return _answer(view, component)
+            raise status.not_found(resource.group_resource, info.name)
         if request.query_string:
             cached = await listing.find(self.registry, request, resource, info.namespace, info.name)
         else:
@@ -101,6 +104,10 @@ class Handlers:
         return _answer(view, cached)
 
     async def _list(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
+        if resource.kind == "ComponentStatus" and not resource.group:
+            chosen = selection(request, resource)
+            found = [each for each in components.statuses(self.registry.cache) if chosen.matches(each)]
+            return await listing.answer(views.of(request, resource, listing=True), found, {})
         return await listing.list_objects(self.registry, request, resource, info.namespace)
 
     async def _watch(self, request: Request, info: RequestInfo, resource: Resource) -> Response:

@@ -117,7 +117,9 @@ def _targets(obj: Object, now: float) -> str:
             texts.append(f"{prefix}{shown}/{target['averageUtilization']}%")
         else:
             wanted = target.get("averageValue") or target.get("value") or "<auto>"
-            texts.append(f"{prefix}{current.get('averageValue') or current.get('value') or '<unknown>'}/{wanted}")
+            shown = current.get("averageValue") or current.get("value") or "<unknown>"
+            average = " (avg)" if "averageValue" in target and kind in ("External", "Object") else ""
+            texts.append(f"{prefix}{shown}/{wanted}{average}")
     return joined(texts, limit=2).replace(",", ", ")
 
 

@@ -55,7 +55,7 @@ async def list_objects(registry: Registry, request: Request, resource: Resource,
         items, revision = state(cache, single or prefix)
         if not single and not chosen.everything:
             items = await _chosen(chosen, items)
-        return await _answer(view, items, {"resourceVersion": str(revision)})
+        return await answer(view, items, {"resourceVersion": str(revision)})
     return await _page(registry, view, prefix, chosen, options)
 
 
@@ -110,14 +110,14 @@ async def _page(
         metadata["continue"] = _token(revision, after, prefix)
         if chosen.everything:
             metadata["remainingItemCount"] = remaining
-    return await _answer(view, found, metadata)
+    return await answer(view, found, metadata)
 
 
 def _token_expired(fresh: str) -> Response:
     error = status.expired(_TOKEN_TOO_OLD)
-    answer = error_response(error)
-    answer.body = to_json({**error.to_dict(), "metadata": {"continue": fresh}})
-    return answer
+    response = error_response(error)
+    response.body = to_json({**error.to_dict(), "metadata": {"continue": fresh}})
+    return response
 
 
 async def _chosen(chosen: Selection, items: Iterable[Cached]) -> list[Cached]:
@@ -125,7 +125,8 @@ async def _chosen(chosen: Selection, items: Iterable[Cached]) -> list[Cached]:
     return [item for item in kept if item is not None]
 
 
-async def _answer(view: views.View, items: Sequence[Cached], metadata: Object) -> Response:
+async def answer(view: views.View, items: Sequence[Cached], metadata: Object) -> Response:
+    """A list of these objects, in the form that is wanted."""
     parts = [item.data for item in items] if view.ready else await gradually(view.item, items)
     pieces = view.listing(parts, metadata)
     if len(pieces) == 1:

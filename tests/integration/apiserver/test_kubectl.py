@@ -265,3 +265,9 @@ def test_impersonation(kubectl: Kubectl, ns: str) -> None:
     assert "Forbidden" in kubectl("get", "cm", *robot, ok=False)
     assert f"system:serviceaccount:{ns}:default" in kubectl("auth", "whoami", *robot[:2])
     assert kubectl("get", "cm", "--as", "jane", "--as-group", "system:masters", "-n", ns).startswith("No resources")
+
+
+def test_component_statuses(kubectl: Kubectl) -> None:
+    told = kubectl("get", "cs")
+    assert "Warning: v1 ComponentStatus is deprecated in v1.19+" in told
+    assert ["etcd-0", "Healthy", "ok"] in [line.split() for line in told.splitlines()]

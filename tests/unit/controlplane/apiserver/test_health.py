@@ -7,7 +7,10 @@ import jwt
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from controlplane import clock
+
 CMS = "/api/v1/namespaces/default/configmaps"
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 
 
 async def text(api: Any, path: str, status: int = 200) -> str:
@@ -138,3 +141,21 @@ async def test_the_issuer_can_be_verified_by_others(api: Any) -> None:
 async def test_the_root_lists_paths(api: Any) -> None:
     paths = (await api.ok("GET", "/"))["paths"]
     assert {"/api/v1", "/apis/apps/v1", "/livez/etcd", "/readyz/shutdown", "/openid/v1/jwks"} <= set(paths)
+
+
+async def test_components(api: Any) -> None:
+    now = clock.rfc3339().removesuffix("Z") + ".000000Z"
+    lease = {"holderIdentity": "me", "renewTime": now, "leaseDurationSeconds": 60}
+    leases = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
+    await api.ok("POST", leases, {"metadata": {"name": "kube-scheduler"}, "spec": lease})
+    old = {**lease, "renewTime": "2020-01-01T00:00:00.000000Z"}
+    await api.ok("POST", leases, {"metadata": {"name": "kube-controller-manager"}, "spec": old})
+    found = (await api.ok("GET", "/api/v1/componentstatuses"))["items"]
+    states = {each["metadata"]["name"]: each["conditions"][0]["status"] for each in found}
+    assert states == {"controller-manager": "False", "etcd-0": "True", "scheduler": "True"}
+    one = await api.ok("GET", "/api/v1/componentstatuses/etcd-0")
+    assert one["conditions"] == [{"type": "Healthy", "status": "True", "message": "ok"}]
+    assert (await api("GET", "/api/v1/componentstatuses/none")).status == 404
+    table = await api.ok("GET", "/api/v1/componentstatuses", headers={"Accept": TABLE})
+    assert [row["cells"] for row in table["rows"]][1:] == [["etcd-0", "Healthy", "ok", ""],
+                                                           ["scheduler", "Healthy", "ok", ""]]  # fmt: skip
