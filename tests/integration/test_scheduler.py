@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from controlplane.api.status import StatusError
 from controlplane.client import Client, LeaderElector, Unreachable, from_kubeconfig
 from controlplane.client.resources import EVENTS, NAMESPACES, NODES, PODS, SERVICEACCOUNTS
 from controlplane.scheduler.loop import Scheduler
@@ -58,7 +59,7 @@ class Cluster:
         self.process = self._spawn(arguments)
         async with asyncio.timeout(30):
             while True:
-                with contextlib.suppress(Unreachable):
+                with contextlib.suppress(Unreachable, StatusError):
                     await self.admin.raw("GET", "/readyz")
                     return
                 assert self.process.poll() is None, (self.directory / "apiserver.log").read_text()
