@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 CLONE_NEWNET = 0x40000000
+# How much longer than usual to wait for what must come: more on emulated machines.
+PATIENCE = float(os.environ.get("WHERRY_TEST_PATIENCE", "1"))
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -70,7 +72,9 @@ class Corner:
     def listen(self, port: int, answer: str, address: str = "0.0.0.0") -> Listener:
         return Listener(self, port, answer, address)
 
-    def connect(self, address: str, port: int, timeout: float = 3.0, source: tuple[str, int] | None = None) -> str:
+    def connect(
+        self, address: str, port: int, timeout: float = 3.0 * PATIENCE, source: tuple[str, int] | None = None
+    ) -> str:
         """Connect by TCP and return what the server says: its name and the client's address as it sees it."""
         with self.socket() as client:
             client.settimeout(timeout)
@@ -80,7 +84,7 @@ class Corner:
             client.connect((address, port))
             return client.recv(200).decode()
 
-    def ask(self, address: str, port: int, timeout: float = 3.0, client: socket.socket | None = None) -> str:
+    def ask(self, address: str, port: int, timeout: float = 3.0 * PATIENCE, client: socket.socket | None = None) -> str:
         """The same by UDP."""
         with contextlib.ExitStack() as stack:
             if client is None:
@@ -172,6 +176,6 @@ def wire() -> Iterator[Wire]:
 
 async def until(condition: Callable[[], bool], deadline_s: float = 10.0) -> None:
     """Wait until `condition()` holds. Raises TimeoutError."""
-    async with asyncio.timeout(deadline_s):
+    async with asyncio.timeout(deadline_s * PATIENCE):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)

@@ -42,7 +42,10 @@ def command(mode: str, project: str, python: str, site: str = "") -> str:
     if mode == "ipvs":
         words += _TESTS[3:]
     path = ":".join(filter(None, (project, site)))
-    environment = f"PYTHONDONTWRITEBYTECODE=1 WHERRY_PROXY_MODES={mode} PYTHONPATH={shlex.quote(path)}"
+    # Five times the usual patience: the machine may be emulated.
+    environment = (
+        f"WHERRY_TEST_PATIENCE=5 PYTHONDONTWRITEBYTECODE=1 WHERRY_PROXY_MODES={mode} PYTHONPATH={shlex.quote(path)}"
+    )
     return f"modprobe -a br_netfilter ip_vs sctp; cd {shlex.quote(project)} && {environment} {shlex.join(words)}"
 
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.linux.network_lab import until
+from tests.linux.network_lab import PATIENCE, until
 
 pytestmark = pytest.mark.root
 
@@ -86,7 +86,7 @@ async def test_a_service_without_endpoints_refuses_at_once(cluster, objects):
             corner.connect(address, port)
         # The refusal of a first SYN is lost if it arrives while connect() still holds the socket; the second is sent
         # after a second.
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 2 * PATIENCE
     pod = await cluster.pod(one, "a")
     await cluster.serve(objects.service(node_port=NODE_PORT), pod)
     assert client.connect(VIP, 80).startswith("a ")
@@ -282,4 +282,4 @@ async def test_from_event_to_rules_takes_little_time_when_idle(cluster, objects)
         began = time.monotonic()
         await cluster.serve(objects.service(), pods[i % 2])
         taken.append(time.monotonic() - began)
-    assert sorted(taken)[5] < 0.3  # two nodes on one busy machine; the aim for one is 30 ms (bench_proxy.py)
+    assert sorted(taken)[5] < 0.3 * PATIENCE  # two nodes on one busy machine; the aim for one is 30 ms (bench_proxy.py)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.linux.network_lab import until
+from tests.linux.network_lab import PATIENCE, until
 
 pytestmark = pytest.mark.root
 
@@ -55,7 +55,7 @@ def echo(corner, protocol=0):
 def conversation(corner, address, port, protocol=0):
     """A client of `echo`: yields a function that says something and returns the answer."""
     with corner.socket(socket.SOCK_STREAM, protocol) as client:
-        client.settimeout(3)
+        client.settimeout(3 * PATIENCE)
         client.connect((address, port))
 
         def say(text):
@@ -162,8 +162,8 @@ async def test_what_somebody_else_takes_away_comes_back(cluster, objects):
 
     def answers():
         try:
-            inside = client.connect(VIP, 80, timeout=0.3)
-            return inside.startswith("a ") and cluster.wire.corner.connect(one.ip, NODE_PORT, timeout=0.3)
+            inside = client.connect(VIP, 80, timeout=0.3 * PATIENCE)
+            return inside.startswith("a ") and cluster.wire.corner.connect(one.ip, NODE_PORT, timeout=0.3 * PATIENCE)
         except OSError:
             return False
 
