@@ -9,6 +9,7 @@ Each Service has 2 endpoints. `full sync`: from plans to what would be sent (ipt
 
 import argparse
 import gc
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -124,6 +125,7 @@ def real(count):
 
     if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):
         raise OSError("unshare: root?")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)  # without any route IPVS takes no destination
     requirements.check("rr")
     kernel = LinuxKernel()
     kernel.open()
