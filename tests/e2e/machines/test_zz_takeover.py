@@ -1,4 +1,4 @@
-"""A machine that was reset joins again while the cluster still calls its Node Ready: it waits, and takes the Node over."""
+"""A reset machine joins again while the cluster still calls its Node Ready: it waits, then takes the Node over."""
 
 import pytest
 
