@@ -11,6 +11,7 @@ from controlplane.apiserver import patches, reviews
 from controlplane.apiserver.admission import notes
 from controlplane.apiserver.authn import Authenticator
 from controlplane.apiserver.authz.authorizer import Authorizer, refusal
+from controlplane.apiserver.customresources import conversion
 from controlplane.apiserver.http import Request, Response
 from controlplane.apiserver.node_proxy import NodeProxy
 from controlplane.apiserver.registry import components, listing, pods, scale, views, watching
@@ -101,6 +102,8 @@ class Handlers:
             cached = await listing.find(self.registry, request, resource, info.namespace, info.name)
         else:
             cached = self.registry.find(resource, info.namespace, info.name)
+        if resource.custom is not None:
+            await conversion.prepare([cached], resource.custom)
         return _answer(view, cached)
 
     async def _list(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
@@ -132,7 +135,7 @@ class Handlers:
             resource, obj, info.namespace, request.user, manager=manager, dry_run=is_dry_run(request)
         )
         request.warnings += warnings.of(resource, obj)
-        return _answer(view, made, 201)
+        return await _written(view, made, 201)
 
     async def _update(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
         return await self._put(request, info, resource, "")
@@ -160,7 +163,7 @@ class Handlers:
             made = await self.registry.create(
                 resource, obj, info.namespace, request.user, manager=manager, dry_run=dry_run
             )
-            return _answer(view, made, 201)
+            return await _written(view, made, 201)
 
         if not strategy.allow_unconditional_update and not obj["metadata"].get("resourceVersion"):
             text = "Invalid value: 0x0: must be specified for an update"
@@ -176,7 +179,7 @@ class Handlers:
         )  # fmt: skip
         if not subresource:
             request.warnings += warnings.of(resource, obj)
-        return _answer(view, cached)
+        return await _written(view, cached)
 
     def _check_may_create(self, request: Request, info: RequestInfo) -> None:
         """Raises StatusError 403 if somebody makes an object by a PUT or an apply who may only change what is there."""
@@ -213,7 +216,7 @@ class Handlers:
         )  # fmt: skip
         request.warnings += warned
         _advise(request, resource, subresource, cached)
-        return _answer(view, cached)
+        return await _written(view, cached)
 
     async def _apply(
         self, request: Request, info: RequestInfo, resource: Resource, subresource: str, config: Object, *, force: bool
@@ -245,13 +248,13 @@ class Handlers:
             )  # fmt: skip
             request.warnings += warned
             _advise(request, resource, "", made)
-            return _answer(view, made, 201)
+            return await _written(view, made, 201)
         cached = await registry.update(
             resource, info.namespace, info.name, user, change, subresource=subresource, manager=None, dry_run=dry_run
         )
         request.warnings += warned
         _advise(request, resource, subresource, cached)
-        return _answer(view, cached)
+        return await _written(view, cached)
 
     async def _delete(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
         options = self.registry.delete_options(request)
@@ -337,6 +340,7 @@ class Handlers:
         registry = self.registry
         if info.verb == "get":
             found = registry.find(resource, info.namespace, info.name)
+            await conversion.prepare([found], resource.custom)
             return self._scaled(request, resource, sub, found)
         manager: str | None
         if info.verb == "update":
@@ -368,6 +372,7 @@ class Handlers:
             resource, info.namespace, info.name, request.user, change,
             subresource="scale", manager=manager, dry_run=is_dry_run(request),
         )  # fmt: skip
+        await conversion.prepare([cached], resource.custom)
         return self._scaled(request, resource, sub, cached)
 
     def _scaled(self, request: Request, resource: Resource, sub: Subresource, cached: Cached) -> Response:
@@ -391,6 +396,13 @@ def _advise(request: Request, resource: Resource, subresource: str, cached: Cach
 
 def _answer(view: views.View, cached: Cached, code: int = 200) -> Response:
     return Response(code, view.body(cached), content_type=view.content_type)
+
+
+async def _written(view: views.View, cached: Cached, code: int = 200) -> Response:
+    """An object after a write."""
+    if view.resource.custom is not None:
+        await conversion.prepare([cached], view.resource.custom)
+    return _answer(view, cached, code)
 
 
 def _is_review(resource: Resource) -> bool:

@@ -147,7 +147,8 @@ class ApiServer:
             self.registry, self.table, self.authn, self.authz, self.nodes, self.observer.deprecated
         )
         self.custom = CustomResources(
-            self.registry, self.table, self.definitions, self._publish, self.handlers.fanout.close
+            self.registry, self.table, self.definitions, self._publish, self.handlers.fanout.close,
+            self.dynamic.caller,
         )
         self.aggregator = Aggregator(
             self.registry, self.table, config.kubelet_client_certificate, config.kubelet_client_key,

@@ -6,7 +6,7 @@ with `present` as the pure part.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from controlplane.api.apply.entries import plain
 from controlplane.api.definitions import Definitions
@@ -20,6 +20,14 @@ from controlplane.api.status import Cause, bad_request, invalid_value
 from controlplane.api.structure import WrongType, word
 
 Object = dict[str, Any]
+
+
+class Converter(Protocol):
+    """Converts between versions by other means than changing the apiVersion."""
+
+    async def convert(self, objects: Sequence[Object], api_version: str) -> list[Object]: ...
+
+
 _UNCHECKED = (
     "some validation rules were not checked because the object was invalid; correct the existing errors to complete "
     "validation"
@@ -68,7 +76,15 @@ class CustomKind:
         """The definition is being deleted: no new objects."""
         self.since: int | None = None
         """What was stored after this revision was stored by this very schema; None: nothing is known."""
-        self.seen: dict[str, Any] = {}
+        self.converter: Converter | None = None
+        self.siblings: Sequence[CustomKind] = (self,)
+        """The definition's served versions."""
+        self.is_read = False
+        self.foreseen: dict[str, list[tuple[bytes, bytes]]] = {}
+        """customresources/conversion.py's own, as is `is_read`."""
+        self.head = f'{{"kind":"{kind}","apiVersion":"{self.api_version}",'.encode()
+        """How an object begins that is stored in this version."""
+        self.seen: dict[str, tuple[bytes, Any]] = {}
         """Stored objects that were read by this schema; customresources/reading.py's own."""
         self._definitions = definitions
 

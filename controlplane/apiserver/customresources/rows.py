@@ -6,25 +6,34 @@ from typing import Any
 from controlplane.api.definitions import Definitions
 from controlplane.api.resources import ALL_VERBS, Resource, Subresource
 from controlplane.api.schema.kind import CustomKind
+from controlplane.apiserver.customresources.conversion import WebhookConverter
 from controlplane.apiserver.customresources.naming import is_true
+from controlplane.apiserver.webhook_client import Caller
 
 Object = dict[str, Any]
 _OBJECT_VERBS = ("get", "patch", "update")
 _SCALE = "io.k8s.api.autoscaling.v1.Scale"
 
 
-def rows(crd: Object, definitions: Definitions) -> list[Resource]:
+def rows(crd: Object, definitions: Definitions, caller: Caller | None = None) -> list[Resource]:
     """The resources that `crd` brings; none before it is established."""
     if not is_true(crd, "Established"):
         return []
     spec, names = crd["spec"], crd["status"]["acceptedNames"]
     group = spec["group"]
     storage = next(v["name"] for v in spec["versions"] if v.get("storage"))
-    return [
+    made = [
         _row(crd, version, f"{group}/{storage}", names, definitions)
         for version in spec["versions"]
         if version["served"]
     ]
+    kinds = [row.custom for row in made if row.custom is not None]
+    webhook = (spec.get("conversion") or {}).get("webhook")
+    for custom in kinds:
+        custom.siblings = kinds
+        if webhook and caller is not None:
+            custom.converter = WebhookConverter(caller, webhook, names["kind"])
+    return made
 
 
 def schema_name(group: str, version: str, kind: str) -> str:

@@ -20,6 +20,7 @@ from controlplane.apiserver.customresources.strategy import DefinitionStrategy
 from controlplane.apiserver.http import User
 from controlplane.apiserver.registry.deletion import DeleteOptions
 from controlplane.apiserver.registry.generic import Registry
+from controlplane.apiserver.webhook_client import Caller
 from controlplane.store.broadcaster import Overflow
 from controlplane.store.interface import StoreError
 
@@ -39,11 +40,11 @@ class _Served:
 
 class CustomResources:
     """`builtin`: the resources that there are anyway, which win. `publish` is given each new table, `end_watches` a
-    prefix of keys whose watches mean something else from now on."""
+    prefix of keys whose watches mean something else from now on; `caller` asks conversion webhooks."""
 
     def __init__(
         self, registry: Registry, builtin: ResourceTable, definitions: Definitions,
-        publish: Callable[[ResourceTable], None], end_watches: Callable[[str], None],
+        publish: Callable[[ResourceTable], None], end_watches: Callable[[str], None], caller: Caller | None = None,
     ) -> None:  # fmt: skip
         self._registry = registry
         self._cache = registry.cache
@@ -51,6 +52,7 @@ class CustomResources:
         self._definitions = definitions
         self._publish = publish
         self._end_watches = end_watches
+        self._caller = caller
         self._served: dict[str, _Served] = {}
         self._cleaning: dict[str, asyncio.Task[None]] = {}
         found = builtin.find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
@@ -82,7 +84,7 @@ class CustomResources:
             if known is not None and known.essence == essence:
                 self._served[key] = _Served(cached.revision, essence, known.rows)
                 continue
-            made = [row for row in rows(crd, self._definitions) if self._is_free(row)]
+            made = [row for row in rows(crd, self._definitions, self._caller) if self._is_free(row)]
             if len(crd["spec"]["versions"]) == 1:
                 for row in made:
                     assert row.custom is not None
@@ -229,11 +231,11 @@ class CustomResources:
             await self._registry.update(self._resource, "", name, _USER, release)
 
 
-def rows(crd: Object, definitions: Definitions) -> list[Resource]:
+def rows(crd: Object, definitions: Definitions, caller: Caller | None = None) -> list[Resource]:
     """The resources that a definition brings."""
     from controlplane.apiserver.customresources import rows as made  # a server without any does not pay for it
 
-    return made.rows(crd, definitions)
+    return made.rows(crd, definitions, caller)
 
 
 def _essence(crd: Object) -> Any:

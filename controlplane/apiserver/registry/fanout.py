@@ -17,6 +17,7 @@ from functools import partial
 from typing import Protocol
 
 from controlplane.api import status
+from controlplane.apiserver.customresources.conversion import NotConverted
 from controlplane.apiserver.exposition import family
 from controlplane.apiserver.streams import Chunk, Sink
 from controlplane.store.broadcaster import Overflow
@@ -110,6 +111,8 @@ class Group:
                 self._dispatch(await self._watcher.next(BOOKMARK_S))
         except Overflow:
             self._end(self._encoder.error(TOO_SLOW))
+        except NotConverted:
+            return
         except StoreError:
             self._end(b"")
         except Exception:
@@ -124,7 +127,12 @@ class Group:
     def _dispatch(self, events: Sequence[CacheEvent]) -> None:
         # Nothing is queued after a take, so the group is as far as the cache is.
         self._position = self._cache.revision
-        lines = self._encoder.events(events) if events else ()
+        try:
+            lines = self._encoder.events(events) if events else ()
+        except NotConverted:
+            self._watcher.close()
+            self._end(b"")  # their next watches begin with converting what this one could not
+            raise
         if lines:
             chunk = Chunk(lines[0] if len(lines) == 1 else b"".join(lines))
             self._sent(len(lines) * len(self._members), len(chunk.data) * len(self._members))

@@ -14,6 +14,7 @@ from controlplane.api import convert, defaults, names, status, validation
 from controlplane.api.definitions import Definitions
 from controlplane.api.resources import Resource
 from controlplane.api.validate import check_body, decode_checked
+from controlplane.apiserver.customresources import conversion
 from controlplane.apiserver.http import Request, User
 from controlplane.apiserver.registry import deletion
 from controlplane.apiserver.registry import strategy as strategies
@@ -144,14 +145,14 @@ class Registry:
                     raise status.invalid(resource.group, resource.kind, meta.get("name", ""), causes)
                 if self.review is not None:
                     await self.review(attributes)
-                stored = obj if _native(resource) else convert.convert(obj, resource.storage_version)
                 key = self.key(resource, namespace, meta["name"])
+                value = await conversion.value_of(resource, key, obj) if resource.custom else _value(resource, obj)
                 if dry_run:
                     if self.cache.get(key) is not None:
                         raise status.already_exists(resource.group_resource, meta["name"])
                     await kind_strategy.refused(obj)
-                    return Cached(key, encode(stored), 0, 0)
-                cached = await self.cache.create(key, encode(stored))
+                    return Cached(key, value, 0, 0)
+                cached = await self.cache.create(key, value)
             except KeyExists:
                 await kind_strategy.refused(obj)
                 if not generated:
@@ -187,6 +188,8 @@ class Registry:
             current = self.cache.get(key)
             if current is None:
                 raise status.not_found(resource.group_resource, name)
+            if resource.custom is not None:
+                await conversion.prepare([current], resource.custom)
             old = object_in(current, resource)
             new = await change(old)
             new = {**new, "metadata": dict(new["metadata"])}  # it may share structure with `old`, which is everybody's
@@ -214,7 +217,7 @@ class Registry:
         """Write `new` over `current`, or remove it if it was only waiting for its last finalizer. Raises Conflict."""
         if unchanged(new, old) and not self.strategy(resource).finished(new):
             return current
-        value = encode(new if _native(resource) else convert.convert(new, resource.storage_version))
+        value = await conversion.value_of(resource, current.key, new) if resource.custom else _value(resource, new)
         as_written = Cached(current.key, splice(value, current.revision), current.revision, current.create_revision)
         if self.strategy(resource).finished(new):
             if not dry_run:
@@ -305,7 +308,8 @@ class Registry:
                     return old, True
                 if options.dry_run or new is old:
                     return new, False
-                cached = await self.cache.update(key, encode(new), current.revision)
+                value = await conversion.value_of(resource, key, new) if resource.custom else encode(new)
+                cached = await self.cache.update(key, value, current.revision)
             except (Conflict, KeyMissing):
                 continue
             return cached.object, False
@@ -345,9 +349,10 @@ class Registry:
         )
 
 
-def _native(resource: Resource) -> bool:
-    """Whether objects are stored in the version that `resource` is."""
-    return resource.storage_version == resource.api_version
+def _value(resource: Resource, obj: Object) -> bytes:
+    """A built-in object's bytes, in the version that is stored."""
+    native = resource.storage_version == resource.api_version
+    return encode(obj if native else convert.convert(obj, resource.storage_version))
 
 
 def field_validation(request: Request) -> str:

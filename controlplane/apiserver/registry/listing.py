@@ -14,6 +14,7 @@ import msgspec
 
 from controlplane.api import status
 from controlplane.api.resources import Resource
+from controlplane.apiserver.customresources import conversion
 from controlplane.apiserver.http import Request, Response, error_response
 from controlplane.apiserver.registry import options as list_options
 from controlplane.apiserver.registry import views
@@ -127,6 +128,8 @@ async def _chosen(chosen: Selection, items: Iterable[Cached]) -> list[Cached]:
 
 async def answer(view: views.View, items: Sequence[Cached], metadata: Object) -> Response:
     """A list of these objects, in the form that is wanted."""
+    if view.resource.custom is not None:
+        await conversion.prepare(items, view.resource.custom)
     parts = [item.data for item in items] if view.ready else await gradually(view.item, items)
     pieces = view.listing(parts, metadata)
     if len(pieces) == 1:

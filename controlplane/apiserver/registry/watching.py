@@ -8,11 +8,12 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from controlplane import clock
 from controlplane.api import status
 from controlplane.api.resources import Resource
+from controlplane.apiserver.customresources import conversion
 from controlplane.apiserver.http import Request, Response
 from controlplane.apiserver.registry import options as list_options
 from controlplane.apiserver.registry import views
@@ -29,8 +30,11 @@ from controlplane.apiserver.registry.selection import (
 from controlplane.apiserver.registry.selection import state as state_of
 from controlplane.apiserver.streams import Chunk, Feed, Sink
 from controlplane.store.broadcaster import Overflow
-from controlplane.store.cache import Cached, CacheEvent, WatchCache
+from controlplane.store.cache import Cached, CacheEvent, CacheWatcher, WatchCache
 from controlplane.store.interface import Compacted, FutureRevision, StoreError
+
+if TYPE_CHECKING:
+    from controlplane.api.schema.kind import CustomKind
 
 Object = dict[str, Any]
 _CHUNK = 1 << 18
@@ -87,11 +91,19 @@ class _Watch:
             sink.write(Chunk(encoder.error(status.expired(f"too new resource version: {after}"))))
             return
         try:
+            custom = self.view.resource.custom
+            if custom is not None:
+                await conversion.prepare(state, custom)
             await self._send_state(sink, encoder, state, after)
             state.clear()
             missed = since.take()
+            while custom is not None and missed and (more := await _converted(missed, custom, since)):
+                missed = [*missed, *more]
         except Overflow:
             sink.write(Chunk(encoder.error(TOO_SLOW)))
+            return
+        except status.StatusError as error:  # a conversion that failed
+            sink.write(Chunk(encoder.error(error)))
             return
         except StoreError:
             return
@@ -113,7 +125,7 @@ class _Watch:
             await asyncio.wait((member.ended,), timeout=max(ends - asyncio.get_running_loop().time(), 0))
             if self.options.bookmarks and not member.ended.done():
                 sink.write(Chunk(encoder.bookmark(group.join(member))))
-        except StoreError:
+        except (StoreError, conversion.NotConverted):
             return
         finally:
             group.leave(member)
@@ -151,6 +163,12 @@ class _Watch:
     def _subject(self) -> Subject:
         resource = self.view.resource
         return resource.group, resource.version, resource.plural
+
+
+async def _converted(events: Sequence[CacheEvent], custom: "CustomKind", since: CacheWatcher) -> Sequence[CacheEvent]:
+    """Have the objects of `events` converted; what happened meanwhile. Raises StatusError."""
+    await conversion.prepare([event.cached for event in events], custom)
+    return since.take()
 
 
 class _Encoder:

@@ -2,6 +2,7 @@
 
 import base64
 import http.client
+import http.server
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +24,9 @@ import pytest
 import yaml
 
 from pki import provision
+from pki.authority import Authority
 from pki.layout import Layout
+from pki.profiles import APISERVER
 
 BIN = Path(sys.executable).parent
 _PLACES = (BIN / "kubectl", BIN / "clients" / "kubectl-1.32", BIN.parent / "clients" / "kubectl-1.32")
@@ -341,3 +345,56 @@ def ns(server: Server) -> str:
     """A namespace of the test's own."""
     with server.namespace(f"t{next(_counter)}") as name:
         return name
+
+
+class Hook:
+    """An HTTPS server whose `answer` says what to respond to a review's request; `seen` are those it got."""
+
+    def __init__(self, root: Path) -> None:
+        now = datetime.now(UTC)
+        authority = Authority.create(now)
+        self.bundle = base64.b64encode(authority.pem()).decode()
+        issued = authority.issue(APISERVER, now, names=["127.0.0.1", "hook.admission.svc"])
+        pem = root / "hook.pem"
+        pem.write_bytes(issued.pem())
+        self.seen: list[Any] = []
+        self.answer: Callable[[Any], Any] = lambda request: {"allowed": True}
+        hook = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                hook.seen.append(review["request"])
+                response = {"uid": review["request"]["uid"], **hook.answer(review["request"])}
+                body = json.dumps({**review, "request": None, "response": response}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None: ...
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pem)
+        self._server = http.server.ThreadingHTTPServer(("0.0.0.0", 0), Handler)
+        self._server.daemon_threads = True
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread.start()
+
+    @property
+    def client(self) -> Any:
+        return {"url": f"https://127.0.0.1:{self.port}/review", "caBundle": self.bundle}
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def hook(tmp_path: Path) -> Iterator[Hook]:
+    made = Hook(tmp_path)
+    yield made
+    made.close()

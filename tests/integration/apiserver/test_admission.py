@@ -1,23 +1,14 @@
 """Admission that users configure, against the real server: webhooks that really listen, policies in CEL."""
 
 import base64
-import http.server
 import json
 import socket
-import ssl
-import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pki.authority import Authority
-from pki.profiles import APISERVER
-
 REG = "/apis/admissionregistration.k8s.io/v1"
-Answer = Callable[[Any], Any]
 
 
 def _own_address() -> str:
@@ -27,59 +18,6 @@ def _own_address() -> str:
         except OSError:
             return "127.0.0.1"
         return str(probe.getsockname()[0])
-
-
-class Hook:
-    """An HTTPS server whose `answer` says what to respond to a review's request; `seen` are those it got."""
-
-    def __init__(self, root: Path) -> None:
-        now = datetime.now(UTC)
-        authority = Authority.create(now)
-        self.bundle = base64.b64encode(authority.pem()).decode()
-        issued = authority.issue(APISERVER, now, names=["127.0.0.1", "hook.admission.svc"])
-        pem = root / "hook.pem"
-        pem.write_bytes(issued.pem())
-        self.seen: list[Any] = []
-        self.answer: Answer = lambda request: {"allowed": True}
-        hook = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                hook.seen.append(review["request"])
-                response = {"uid": review["request"]["uid"], **hook.answer(review["request"])}
-                body = json.dumps({**review, "request": None, "response": response}).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None: ...
-
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(pem)
-        self._server = http.server.ThreadingHTTPServer(("0.0.0.0", 0), Handler)
-        self._server.daemon_threads = True
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self._thread.start()
-
-    @property
-    def client(self) -> Any:
-        return {"url": f"https://127.0.0.1:{self.port}/review", "caBundle": self.bundle}
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-@pytest.fixture
-def hook(tmp_path: Path) -> Iterator[Hook]:
-    made = Hook(tmp_path)
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -119,7 +57,7 @@ def patches(*operations: Any) -> Any:
     }
 
 
-def test_a_validating_webhook_refuses(admin: Any, hook: Hook, configure: Any, ns: str) -> None:
+def test_a_validating_webhook_refuses(admin: Any, hook: Any, configure: Any, ns: str) -> None:
     config = {"metadata": {"name": "refuse"}, "webhooks": [webhook("refuse.example.com", hook.client, ns)]}
     assert configure("validatingwebhookconfigurations", config).status == 201
     maps = f"/api/v1/namespaces/{ns}/configmaps"
@@ -143,7 +81,7 @@ def test_a_validating_webhook_refuses(admin: Any, hook: Hook, configure: Any, ns
     assert admin("POST", "/api/v1/namespaces/default/configmaps?dryRun=All", {"metadata": {"name": "x"}}).status == 201
 
 
-def test_mutating_webhooks_change_in_turn(admin: Any, hook: Hook, configure: Any, ns: str) -> None:
+def test_mutating_webhooks_change_in_turn(admin: Any, hook: Any, configure: Any, ns: str) -> None:
     def answer(request: Any) -> Any:
         data = request["object"].get("data") or {}
         if "first" not in data:
@@ -164,7 +102,7 @@ def test_mutating_webhooks_change_in_turn(admin: Any, hook: Hook, configure: Any
     assert made["metadata"]["uid"]
 
 
-def test_webhooks_that_do_not_answer(admin: Any, hook: Hook, configure: Any, ns: str) -> None:
+def test_webhooks_that_do_not_answer(admin: Any, hook: Any, configure: Any, ns: str) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         nobody = {"url": f"https://127.0.0.1:{closed.getsockname()[1]}/", "caBundle": hook.bundle}
@@ -184,7 +122,7 @@ def test_webhooks_that_do_not_answer(admin: Any, hook: Hook, configure: Any, ns:
         assert admin("POST", maps, {"metadata": {"name": "other"}}).status == 201
 
 
-def test_side_effects_and_dry_runs(admin: Any, hook: Hook, configure: Any, ns: str) -> None:
+def test_side_effects_and_dry_runs(admin: Any, hook: Any, configure: Any, ns: str) -> None:
     body = {"metadata": {"name": "x"}}
     maps = f"/api/v1/namespaces/{ns}/configmaps?dryRun=All"
     careful = webhook("careful.example.com", hook.client, ns, sideEffects="NoneOnDryRun")
@@ -196,7 +134,7 @@ def test_side_effects_and_dry_runs(admin: Any, hook: Hook, configure: Any, ns: s
     assert 'Unsupported value: "Some": supported values: "None", "NoneOnDryRun"' in invalid.json["message"]
 
 
-def test_a_service_is_found_by_its_endpoints(admin: Any, hook: Hook, configure: Any, ns: str) -> None:
+def test_a_service_is_found_by_its_endpoints(admin: Any, hook: Any, configure: Any, ns: str) -> None:
     address = _own_address()
     if address.startswith("127."):
         pytest.skip("this machine has no address that a Service may have")

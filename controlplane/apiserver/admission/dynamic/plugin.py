@@ -2,7 +2,6 @@
 
 from controlplane.api.definitions import Definitions
 from controlplane.api.resources import ResourceTable
-from controlplane.apiserver.admission.dynamic.calls import Caller
 from controlplane.apiserver.admission.dynamic.configured import Configured
 from controlplane.apiserver.admission.dynamic.matching import is_exempt
 from controlplane.apiserver.admission.dynamic.policies import Policies
@@ -10,6 +9,7 @@ from controlplane.apiserver.admission.dynamic.webhooks import Webhooks
 from controlplane.apiserver.admission.notes import RequestNotes
 from controlplane.apiserver.authz.authorizer import Authorizer
 from controlplane.apiserver.registry.generic import Attributes
+from controlplane.apiserver.webhook_client import Caller
 from controlplane.store.cache import WatchCache
 
 
@@ -18,8 +18,8 @@ class Dynamic:
 
     def __init__(self, cache: WatchCache, table: ResourceTable, authz: Authorizer, definitions: Definitions) -> None:
         self._configured = Configured(cache)
-        self._caller = Caller(cache)
-        self._webhooks = Webhooks(cache, table, authz, definitions, self._caller)
+        self.caller = Caller(cache)
+        self._webhooks = Webhooks(cache, table, authz, definitions, self.caller)
         self._policies = Policies(cache, table, authz)
         self._notes = RequestNotes()
 
@@ -29,7 +29,7 @@ class Dynamic:
 
     async def close(self) -> None:
         self._configured.close()
-        await self._caller.close()
+        await self.caller.close()
 
     async def mutate(self, a: Attributes) -> None:
         """Raises StatusError."""

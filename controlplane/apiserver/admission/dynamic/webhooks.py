@@ -18,11 +18,12 @@ from controlplane.api.resources import Resource, ResourceTable
 from controlplane.api.status import StatusError, quote
 from controlplane.api.validate import decode_checked
 from controlplane.apiserver.admission.dynamic import calls, expressions, question
-from controlplane.apiserver.admission.dynamic.calls import Answer, Caller, CallFailed
+from controlplane.apiserver.admission.dynamic.calls import Answer
 from controlplane.apiserver.admission.dynamic.matching import Constraints
 from controlplane.apiserver.admission.notes import Notes
 from controlplane.apiserver.authz.authorizer import Authorizer
 from controlplane.apiserver.registry.generic import Attributes
+from controlplane.apiserver.webhook_client import Caller, CallFailed
 from controlplane.store.cache import WatchCache
 
 log = logging.getLogger(__name__)
