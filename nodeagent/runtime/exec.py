@@ -32,6 +32,7 @@ class Session:
     def __init__(
         self, link: Link, outputs: dict[int, int], stdin: int, *, terminal: bool,
         exited: asyncio.Future[int], end_of_input: Callable[[], Awaitable[object]] | None = None,
+        ends_terminal: bool = True, takes_input: bool = True,
     ) -> None:  # fmt: skip
         self._link = link
         self._outputs = outputs
@@ -40,6 +41,8 @@ class Session:
         self._exited = exited  # when the session closes first, the process has been killed
         self._waiting: set[asyncio.Future[None]] = set()
         self._end_of_input = end_of_input
+        self._ends_terminal = ends_terminal
+        self._takes_input = takes_input
         self._loop = asyncio.get_running_loop()
         for fd in {*outputs.values(), *([stdin] if stdin >= 0 else [])}:
             os.set_blocking(fd, False)
@@ -131,7 +134,9 @@ class Session:
             await link.request({"op": "eof", "id": container.file.id})
 
         return cls(
-            link, {1: out, 2: err}, stdin, terminal=reply["terminal"], exited=exited, end_of_input=end_of_input
+            link, {1: out, 2: err}, stdin, terminal=reply["terminal"], exited=exited, end_of_input=end_of_input,
+            # Who only visits a shell must not end it.
+            ends_terminal=container.file.config.stdin_once, takes_input=reply["stdin"],
         )  # fmt: skip
 
     async def read(self) -> tuple[int, bytes] | None:
@@ -158,7 +163,7 @@ class Session:
     async def write(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
-            if self._stdin < 0:
+            if self._stdin < 0 or not self._takes_input:  # a terminal can be resized all the same
                 raise RuntimeFailure("exec: standard input is closed")
             try:
                 view = view[os.write(self._stdin, view) :]
@@ -171,8 +176,9 @@ class Session:
         if self._stdin < 0:
             return
         if self._terminal:
-            with contextlib.suppress(RuntimeFailure):
-                await self.write(b"\x04")  # a terminal's end of file is a character
+            if self._ends_terminal and self._takes_input:
+                with contextlib.suppress(RuntimeFailure):
+                    await self.write(b"\x04")  # a terminal's end of file is a character
             return
         os.close(self._stdin)
         self._stdin = -1

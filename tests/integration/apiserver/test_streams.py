@@ -46,6 +46,7 @@ class Here:
         self.runtime = self
         self.processes: list[asyncio.subprocess.Process] = []
         self.sessions: list[Session] = []
+        self.upgrades: set[str] = set()
 
     def worker(self, namespace: str, pod: str, uid: str = "") -> Any:
         want = SimpleNamespace(uid="u-1", container=lambda name: None)
@@ -113,6 +114,7 @@ async def node(server: Any) -> AsyncIterator[Here]:
     routes = {"exec": streams.exec, "attach": streams.attach, "portForward": streams.port_forward}
 
     async def handle(request: Request) -> Response:
+        here.upgrades.add(request.headers.get("upgrade", ""))
         first, *rest = [p for p in request.path.split("/") if p]
         return await routes[first](request, rest)
 
@@ -169,8 +171,10 @@ class Kubectl:
 
 
 @pytest.fixture(params=["websocket", "spdy"])
-def kubectl(request: pytest.FixtureRequest, binary: Path, server: Any) -> Kubectl:
-    return Kubectl(binary, server, WEBSOCKET if request.param == "websocket" else SPDY)
+async def kubectl(request: pytest.FixtureRequest, binary: Path, server: Any, node: Here) -> AsyncIterator[Kubectl]:
+    yield Kubectl(binary, server, WEBSOCKET if request.param == "websocket" else SPDY)
+    if "refused" not in request.node.name:  # kubectl tries SPDY when a WebSocket is refused
+        assert node.upgrades == {"websocket" if request.param == "websocket" else "SPDY/3.1"}
 
 
 async def test_exec(kubectl: Kubectl, node: Here) -> None:

@@ -218,3 +218,26 @@ async def test_neither_output_starves_the_other(node: Node) -> None:
         seen = [(await session.read())[0] for _ in range(40)]
     assert seen.count(1) >= 10 and seen.count(2) >= 10
     await session.close()
+
+
+async def test_the_end_of_a_visitors_input_is_not_the_shells(node: Node) -> None:
+    """With a terminal and without stdinOnce; with it, it is. A container without stdin hears nothing at all."""
+    visited = await node.start("/bin/sh", tty=True, stdin=True)
+    session = await node.runtime.attach(visited)
+    await session.close_stdin()
+    await session.write(b"echo still-$((40+2))\n")
+    await output_of(session, b"still-42")
+    await session.close()
+    once = await node.start("/bin/sh", tty=True, stdin=True, stdin_once=True)
+    session = await node.runtime.attach(once)
+    await session.write(b"echo up-$((40+2))\n")
+    await output_of(session, b"up-42")
+    await session.close_stdin()
+    await node.ended(once)
+    await session.close()
+    deaf = await node.start("/bin/sh", tty=True)
+    session = await node.runtime.attach(deaf)
+    with pytest.raises(RuntimeFailure, match="standard input is closed"):
+        await session.write(b"exit\n")
+    await session.resize(100, 30)
+    await session.close()
