@@ -77,6 +77,7 @@ class Server:
         self._handler = handler
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._closing = False
 
     async def listen(self, host: str, port: int, context: ssl.SSLContext | None) -> int:
         """Start serving; the port (that of the system's choice for 0). Raises OSError."""
@@ -85,6 +86,8 @@ class Server:
         return bound
 
     async def close(self) -> None:
+        """End every connection; a client that does not take its last bytes at once does not get them."""
+        self._closing = True
         if self._server is not None:
             self._server.close()
         for task in list(self._connections):
@@ -120,7 +123,7 @@ class Server:
             # Abort after a graceful attempt: a peer that does not read must not hold the connection.
             try:
                 with contextlib.suppress(OSError, RuntimeError, TimeoutError, ssl.SSLError):
-                    async with asyncio.timeout(_GOODBYE_S):
+                    async with asyncio.timeout(_GOODBYE_S if not self._closing else _GOODBYE_S / 20):
                         writer.close()
                         await writer.wait_closed()
             finally:

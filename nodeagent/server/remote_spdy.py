@@ -20,6 +20,7 @@ from nodeagent.server.spdy.stream import Stream
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io")
 _STREAMS_WITHIN_S = 30.0
+_GOODBYE_S = 0.5
 _LONGEST_SIZE = 1024
 
 
@@ -85,9 +86,10 @@ class SpdyRemote:
             raise ClientLeft from error
 
     async def close(self) -> None:
-        """Let go of the connection, which its owner closes."""
-        with contextlib.suppress(OSError):
-            await self.connection.close()
+        """Let go of the connection, which its owner closes. A client that reads nothing is not waited for."""
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_GOODBYE_S):
+                await self.connection.close()
         self._running.cancel()
         await asyncio.gather(self._running, return_exceptions=True)
 

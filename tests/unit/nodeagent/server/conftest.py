@@ -106,3 +106,9 @@ async def connect(peer: Peer) -> AsyncIterator[Callable[..., Any]]:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.fixture
+def peers() -> type[Peer]:
+    """For tests with several."""
+    return Peer

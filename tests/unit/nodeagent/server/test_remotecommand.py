@@ -206,3 +206,43 @@ async def test_an_attached_client_that_was_let_go_is_told(peer: Peer, monkeypatc
     peer.hang_up()
     await running
     await remote.close()
+
+
+async def test_a_frozen_client_does_not_hold_up_the_servers_end(peers: Any) -> None:
+    """It takes the upgrade and never reads, while the process floods it."""
+
+    sessions: list[FakeSession] = []
+
+    async def flood() -> FakeSession:
+        session = FakeSession(None, (), wants_stdin=False)
+        for _ in range(4000):
+            session._chunks.put_nowait((1, bytes(16_384)))
+        sessions.append(session)
+        return session
+
+    async def handle(request: Request) -> Response:
+        return await _remote(request, flood, Options(False, True, False, False), "doing", COMMAND)
+
+    server = Server(handle)
+    port = await server.listen("127.0.0.1", 0, None)
+    writers = []
+    for headers in (
+        ["Upgrade: SPDY/3.1", "X-Stream-Protocol-Version: v4.channel.k8s.io"],
+        ["Upgrade: websocket", "Sec-WebSocket-Key: eA==", "Sec-WebSocket-Protocol: v4.channel.k8s.io"],
+    ):
+        _, reader, writer = await ask(("127.0.0.1", port), *headers)
+        peer = peers()
+        for kind in ("error", "stdout"):
+            peer.open(streamtype=kind)
+        if "SPDY" in headers[0]:
+            while not peer.wire.to_us.empty():
+                writer.write(peer.wire.to_us.get_nowait())
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writers.append((reader, writer))
+    async with asyncio.timeout(10):
+        while len(sessions) < 2 or any(session._chunks.qsize() == 4000 for session in sessions):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        await server.close()
+    assert all(session._chunks.qsize() for session in sessions)
+    for _, writer in writers:
+        writer.transport.abort()
