@@ -1,6 +1,7 @@
 """One lab for the whole slow lane: box, `vagrant up`; at the end `vagrant destroy`, which the last tests look at."""
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ def timed(lab: labs.Lab, what: str) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def bare_lab() -> Iterator[labs.Lab]:
     """The hypervisor and the box, without machines. The timings stay in the cache, for vagrant/README.md."""
+    if folder := os.environ.get("WHERRY_VAGRANT_LAB"):
+        yield labs.kept(Path(folder))
+        return
     start = time.monotonic()
     box.ensure()
     built = round(time.monotonic() - start, 1)

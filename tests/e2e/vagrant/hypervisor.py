@@ -57,6 +57,13 @@ class Hypervisor:
             raise
         return self
 
+    @classmethod
+    def running(cls, folder: Path) -> "Hypervisor":
+        """The one that another program keeps in `folder`; it is not ours to end."""
+        found = cls(folder)
+        found.init = int((folder / "pid").read_text())
+        return found
+
     def wait(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while True:
@@ -65,6 +72,7 @@ class Hypervisor:
                 raise RuntimeError(f"libvirt did not start:\n{(self.folder / 'hypervisor.log').read_text()[-3000:]}")
             if (self.folder / "ready").exists() and (pids := children.read_text().split()):
                 self.init = int(pids[0])
+                (self.folder / "pid").write_text(pids[0])
                 if not subprocess.run(
                     self.command("virsh", "-c", "qemu:///system", "list"), capture_output=True
                 ).returncode:

@@ -1,5 +1,8 @@
 """`vagrant up` for real, and ways to ask its machines: the lab of the slow lane.
 
+    python -m tests.e2e.vagrant.lab FOLDER      a lab in FOLDER (new or empty), and a shell in which `vagrant` works it
+    WHERRY_VAGRANT_LAB=FOLDER pytest --slow …    meanwhile, in another shell: the tests use it, and leave it up
+
 Everything lies in one folder and in the hypervisor's namespaces: VAGRANT_HOME, the machines' state, libvirt's images.
 What is the test's alone (disks that need not survive a power cut, the box's well-known key) is said in a Vagrantfile of
 VAGRANT_HOME; the project's own is used as it is.
@@ -25,8 +28,20 @@ OFFLINE = box.CACHE / "offline"
 EXTRA_PACKAGES = ("ipset", "conntrack")
 HOME = """Vagrant.configure("2") do |config|
   config.ssh.insert_key = false
-  config.vm.provider("libvirt") { |libvirt| libvirt.disk_driver cache: "unsafe" }
+  config.vm.provider "libvirt" do |libvirt|
+    libvirt.disk_driver cache: "unsafe"
+    libvirt.emulator_path = File.join(ENV["VAGRANT_HOME"], "qemu")
+  end
 end
+"""
+# Software emulation keeps what it has translated: a gigabyte a machine, unless told otherwise, and libvirt cannot.
+EMULATOR = """#!/bin/bash
+words=()
+for word in "$@"; do
+    [ "$word" = tcg ] && word=tcg,tb-size=256
+    words+=("$word")
+done
+exec qemu-system-x86_64 "${words[@]}"
 """
 
 
@@ -92,8 +107,10 @@ class Lab:
 
     def prepare(self) -> None:
         home = self.folder / "home"
-        home.mkdir()
+        home.mkdir(parents=True)
         (home / "Vagrantfile").write_text(HOME)
+        (home / "qemu").write_text(EMULATOR)
+        (home / "qemu").chmod(0o755)
         packed = box.ensure() / "wherry-debian12.box"
         subprocess.run(
             ["vagrant/provision/offline", str(OFFLINE), *EXTRA_PACKAGES],
@@ -158,6 +175,11 @@ class Lab:
         }
 
 
+def kept(folder: Path) -> Lab:
+    """The lab that `python -m tests.e2e.vagrant.lab FOLDER` keeps."""
+    return Lab(folder, Hypervisor.running(folder / "libvirt"))
+
+
 @contextmanager
 def lab(folder: Path) -> Iterator[Lab]:
     """A lab without machines yet; `vagrant up` makes them. Whatever is left at the end goes with the hypervisor."""
@@ -165,3 +187,8 @@ def lab(folder: Path) -> Iterator[Lab]:
         made = Lab(folder, hypervisor)
         made.prepare()
         yield made
+
+
+if __name__ == "__main__":
+    with lab(Path(sys.argv[1]).resolve()) as shell:
+        subprocess.run(shell.hypervisor.command(os.environ.get("SHELL", "bash")), env=shell.environment, check=False)
