@@ -18,7 +18,17 @@ from typing import Protocol
 PROJECT = Path(__file__).resolve().parents[3]
 MODES = ("iptables", "ipvs")
 FOLDER = "/var/tmp/wherry-behaviour"
-_PACKAGES = ("pytest", "_pytest", "pytest_asyncio", "pluggy", "iniconfig", "packaging", "pygments", "typing_extensions")
+_PACKAGES = (
+    "pytest",
+    "_pytest",
+    "py",
+    "pytest_asyncio",
+    "pluggy",
+    "iniconfig",
+    "packaging",
+    "pygments",
+    "typing_extensions",
+)
 _TESTS = (
     "tests/conftest.py",
     "tests/linux/network_lab.py",

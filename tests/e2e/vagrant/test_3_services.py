@@ -67,7 +67,7 @@ def test_the_host_reaches_every_pod_by_every_nodes_port(lab, mode, example):
 def test_a_pod_reaches_the_service_itself_among_others(lab, mode, example):
     """The last is the hairpin: out to the ClusterIP and back in to the pod that asked."""
     for pod in sorted(pods(lab)):
-        script = f"for i in $(seq {TRIES}); do wget -q -T 10 -O - http://{example}/; done"
+        script = f"for i in $(seq {TRIES}); do wget -q -O - http://{example}/; done"
         answers = lab.kubectl("exec", pod, "--", "sh", "-c", script)
         assert said_by(answers) == pods(lab), pod
 
