@@ -71,7 +71,7 @@ class OpenApi:
 
     def _hash_of(self, resources: Iterable[Resource]) -> str:
         text = self._definitions.version + repr([
-            (r.kind, r.plural, r.verbs, sorted(r.subresources), r.custom and r.custom.raw) for r in resources
+            (r.kind, r.plural, r.verbs, sorted(r.subresources), r.custom and r.custom.digest) for r in resources
         ])  # fmt: skip
         return hashlib.sha256(text.encode()).hexdigest().upper()
 

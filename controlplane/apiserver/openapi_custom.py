@@ -25,7 +25,7 @@ def schemas(resource: Resource, definitions: Definitions, *, v2: bool = False) -
     """The definitions that a custom resource adds, with references as `definitions` has them."""
     assert resource.custom is not None
     head = definitions.schemas[_POD]["properties"]
-    own = dict(resource.custom.node.raw)
+    own = resource.custom.schema
     if v2:
         own = _for_v2(own)
     own["properties"] = {

@@ -5,8 +5,12 @@ It knows no store: how stored objects are read under a newer schema is the API s
 with `present` as the pure part.
 """
 
+import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Protocol
+
+import msgspec
 
 from controlplane.api.apply.entries import plain
 from controlplane.api.definitions import Definitions
@@ -52,12 +56,11 @@ class CustomKind:
         self.list_kind = list_kind or f"{kind}List"
         self.version: str = version["name"]
         self.api_version = f"{group}/{self.version}"
-        self.raw = version
         schema = (version.get("schema") or {}).get("openAPIV3Schema") or {}
         if preserve:
             schema = {**schema, "x-kubernetes-preserve-unknown-fields": True}
-        self.node = Node(schema)
-        self.rules = Rules(self.node)
+        self._schema = msgspec.json.encode(schema)  # decoded it takes eight times as much
+        self._said = hashlib.sha256(msgspec.json.encode(version))
         self.table = Columns(list(version.get("additionalPrinterColumns") or ()))
         subresources = version.get("subresources") or {}
         self.has_status = subresources.get("status") is not None
@@ -87,6 +90,26 @@ class CustomKind:
         self.seen: dict[str, tuple[bytes, Any]] = {}
         """Stored objects that were read by this schema; customresources/reading.py's own."""
         self._definitions = definitions
+
+    @property
+    def schema(self) -> Object:
+        """The openAPIV3Schema, decoded anew: the caller's own."""
+        decoded: Object = msgspec.json.decode(self._schema)
+        return decoded
+
+    @cached_property
+    def node(self) -> Node:
+        """The schema, compiled at the first object: a starting server may have hundreds of definitions."""
+        return Node(self.schema)
+
+    @cached_property
+    def rules(self) -> Rules:
+        return Rules(self.node)
+
+    @cached_property
+    def digest(self) -> str:
+        """Tells this definition of the version from others."""
+        return self._said.hexdigest()
 
     # --- on the way in ------------------------------------------------------------------------------------------------
 

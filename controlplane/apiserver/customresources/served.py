@@ -6,11 +6,14 @@ brings conditions up to date when a name becomes free, and deletes the objects o
 """
 
 import asyncio
+import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+import msgspec
 
 from controlplane.api import status
 from controlplane.api.definitions import Definitions
@@ -33,9 +36,12 @@ _RETRY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class _Served:
+    """A definition and its rows. `crd` is without its schemas, which are large."""
+
     revision: int
     essence: Any
     rows: list[Resource]
+    crd: Object
 
 
 class CustomResources:
@@ -60,9 +66,9 @@ class CustomResources:
         self._resource = found
         registry.set_strategy(found, DefinitionStrategy(found, self._others, self.sync))
 
-    def _definitions_stored(self) -> Iterator[Object]:
-        for cached in self._cache.list(PREFIX)[0]:
-            yield cached.object
+    def _definitions_stored(self) -> list[Object]:
+        """The definitions as of the last `sync`, without schemas."""
+        return [each.crd for each in self._served.values()]
 
     def _others(self, name: str) -> list[Object]:
         return [crd for crd in self._definitions_stored() if crd["metadata"]["name"] != name]
@@ -82,14 +88,14 @@ class CustomResources:
             crd = cached.object
             essence = _essence(crd)
             if known is not None and known.essence == essence:
-                self._served[key] = _Served(cached.revision, essence, known.rows)
+                self._served[key] = _Served(cached.revision, essence, known.rows, _slim(crd))
                 continue
             made = [row for row in rows(crd, self._definitions, self._caller) if self._is_free(row)]
             if len(crd["spec"]["versions"]) == 1:
                 for row in made:
                     assert row.custom is not None
                     row.custom.since = self._cache.revision
-            self._served[key] = _Served(cached.revision, essence, made)
+            self._served[key] = _Served(cached.revision, essence, made, _slim(crd))
             changed = True
             if known is not None:
                 ended.append(known.rows)
@@ -136,23 +142,24 @@ class CustomResources:
 
     async def _correct(self) -> None:
         """Write the conditions that differ from what they should be, e.g. because a name is free again."""
-        crds = list(self._definitions_stored())
+        crds = self._definitions_stored()
         for crd in crds:
             name, group = crd["metadata"]["name"], crd["spec"]["group"]
             if "deletionTimestamp" in crd["metadata"]:
                 continue
             others = [other for other in crds if other is not crd and other["spec"]["group"] == group]
-            if _wanted(crd, others) == crd.get("status"):
+            if naming.status_of(crd, others) == crd.get("status"):
                 continue
 
             async def change(old: Object, rivals: list[Object] = others) -> Object:
-                return {**old, "status": _wanted(old, rivals)}
+                return {**old, "status": naming.status_of(old, rivals)}
 
             try:
                 await self._registry.update(self._resource, "", name, _USER, change, subresource="status")
             except status.StatusError as error:
                 log.warning("crd=%s status not written error=%s", name, error)
-            crds = list(self._definitions_stored())
+            self.sync()
+            crds = self._definitions_stored()
 
     def _clean(self) -> None:
         for crd in self._definitions_stored():
@@ -242,9 +249,13 @@ def _essence(crd: Object) -> Any:
     """What decides how a definition is served."""
     state = crd.get("status") or {}
     terminating = naming.is_true(crd, "Terminating") or "deletionTimestamp" in crd["metadata"]
-    return crd["spec"], state.get("acceptedNames"), naming.is_true(crd, "Established"), terminating
+    spec = hashlib.sha256(msgspec.json.encode(crd["spec"])).digest()
+    return spec, state.get("acceptedNames"), naming.is_true(crd, "Established"), terminating
 
 
-def _wanted(crd: Object, others: list[Object]) -> Object:
-    """The status that a definition should have; parts that did not change keep their times."""
-    return naming.status_of(crd, others)
+def _slim(crd: Object) -> Object:
+    """A definition without its schemas: what names and conditions are decided by."""
+    versions = [
+        {key: each[key] for key in ("name", "served", "storage") if key in each} for each in crd["spec"]["versions"]
+    ]
+    return {**crd, "spec": {**crd["spec"], "versions": versions}}
