@@ -1,6 +1,7 @@
 """Logs, exec and port-forward through the API server, to an agent that the test plays."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import ssl
@@ -188,6 +189,8 @@ async def test_a_slow_agent_does_not_fill_the_server(server: Any) -> None:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         await halted.wait()
         writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
         over.set()
 
     issued = server._ca.issue(profiles.NODEAGENT_SERVER, datetime.now(UTC), node="n", names=["127.0.0.1"])
@@ -218,7 +221,8 @@ async def test_a_slow_agent_does_not_fill_the_server(server: Any) -> None:
     await over.wait()
     agent.close()
     await agent.wait_closed()
-    await asyncio.sleep(0)  # for the transports to let go of their sockets
+    for _ in range(3):
+        await asyncio.sleep(0)  # for the transports, TLS and below it, to let go of their sockets
 
 
 async def test_an_agent_that_is_away(kubectl: Any, agent: Agent, server: Any) -> None:
