@@ -127,6 +127,7 @@ class ApiServer:
         self.registry = Registry(cache, self.definitions, admit)
         quotas = self.table.find("", "v1", "resourcequotas")
         assert quotas is not None
+        self.dynamic.mutations.ownership = self.registry.ownership
         self.registry.review = admission.chain([self.dynamic.validate, ResourceQuota(self.registry, quotas).admit])
         policies = self.table.preferred(POLICY_GROUP, "validatingadmissionpolicies")
         if policies is not None:

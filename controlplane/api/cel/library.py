@@ -107,6 +107,7 @@ _SETS: list[Entry] = [
     ("sets.intersects", "bool", ("list", "list"), False, lambda a, b: any(_equal(x, y) for x in a for y in b)),
 ]
 _REGEX: list[Entry] = [
+    ("jsonpatch.escapeKey", "string", ("string",), False, lambda text: text.replace("~", "~0").replace("/", "~1")),
     ("find", "string", ("string", "string"), True, lambda text, pattern: (regex.find_all(pattern, text, 1) or [""])[0]),
     ("findAll", "list", ("string", "string"), True, lambda text, pattern: regex.find_all(pattern, text, -1)),
     ("findAll", "list", ("string", "string", "int"), True, lambda text, pattern, n: regex.find_all(pattern, text, n)),

@@ -11,6 +11,7 @@ from controlplane.api import names
 from controlplane.api.status import (
     Cause,
     duplicate,
+    forbidden_field,
     invalid_value,
     not_supported,
     required,
@@ -176,10 +177,8 @@ def _expression(
                 causes.append(invalid_value(at, text, f"compilation failed: ERROR: undefined field '{name}'"))
 
 
-def policy(obj: Object) -> list[Cause]:
-    """ValidatingAdmissionPolicy."""
-    spec = obj.get("spec") or {}
-    causes: list[Cause] = []
+def _policy(spec: Object, causes: list[Cause]) -> set[str]:
+    """What policies of both kinds have in common; the names of its variables."""
     kind = spec.get("paramKind")
     if kind is not None:
         causes += [required(f"spec.paramKind.{key}") for key in ("apiVersion", "kind") if not kind.get(key)]
@@ -203,6 +202,14 @@ def policy(obj: Object) -> list[Cause]:
             causes.append(duplicate(f"{at}.name", name))
         _expression(variable.get("expression"), f"{at}.expression", (), causes, set(known))
         known.add(name)
+    return known
+
+
+def policy(obj: Object) -> list[Cause]:
+    """ValidatingAdmissionPolicy."""
+    spec = obj.get("spec") or {}
+    causes: list[Cause] = []
+    known = _policy(spec, causes)
     if not spec.get("validations") and not spec.get("auditAnnotations"):
         causes.append(required("spec.validations", "validations or auditAnnotations must be specified"))
     for index, each in enumerate(spec.get("validations") or ()):
@@ -230,6 +237,36 @@ def _validation(each: Object, at: str, known: set[str], causes: list[Cause]) -> 
     _supported(each, "reason", ("Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"), at, causes)
 
 
+def mutating_policy(obj: Object) -> list[Cause]:
+    """MutatingAdmissionPolicy."""
+    from controlplane.api.cel.structs import as_maps
+
+    spec = obj.get("spec") or {}
+    causes: list[Cause] = []
+    known = _policy(spec, causes)
+    if not spec.get("reinvocationPolicy"):
+        causes.append(required("spec.reinvocationPolicy"))
+    else:
+        _supported(spec, "reinvocationPolicy", ("IfNeeded", "Never"), "spec", causes)
+    mutations = spec.get("mutations") or ()
+    if not mutations:
+        causes.append(required("spec.mutations", "mutations must contain at least one item"))
+    for index, each in enumerate(mutations):
+        at, kind = f"spec.mutations[{index}]", each.get("patchType")
+        if not kind:
+            causes.append(required(f"{at}.patchType"))
+            continue
+        _supported(each, "patchType", ("ApplyConfiguration", "JSONPatch"), at, causes)
+        for name, of in (("applyConfiguration", "ApplyConfiguration"), ("jsonPatch", "JSONPatch")):
+            if kind != of:
+                if each.get(name) is not None:
+                    causes.append(forbidden_field(f"{at}.{name}", f"may only be specified when patchType is {of}"))
+                continue
+            text = (each.get(name) or {}).get("expression")
+            _expression(as_maps(text) if text else text, f"{at}.{name}.expression", (), causes, known)
+    return causes
+
+
 def _match(match: Object, at: str, causes: list[Cause]) -> None:
     for key in ("resourceRules", "excludeResourceRules"):
         for index, rule in enumerate(match.get(key) or ()):
@@ -241,13 +278,14 @@ def _match(match: Object, at: str, causes: list[Cause]) -> None:
 
 
 def binding(obj: Object) -> list[Cause]:
-    """ValidatingAdmissionPolicyBinding."""
+    """Validating- and MutatingAdmissionPolicyBinding."""
     spec = obj.get("spec") or {}
     causes: list[Cause] = []
+    validating = obj.get("kind") == "ValidatingAdmissionPolicyBinding"
     if not spec.get("policyName"):
         causes.append(required("spec.policyName"))
     actions = spec.get("validationActions") or []
-    if not actions:
+    if validating and not actions:
         causes.append(required("spec.validationActions", "at least one validation action is required"))
     for index, action in enumerate(actions):
         if action not in ("Audit", "Deny", "Warn"):
@@ -283,4 +321,6 @@ BY_KIND = {
     (GROUP, "MutatingWebhookConfiguration"): webhooks,
     (GROUP, "ValidatingAdmissionPolicy"): policy,
     (GROUP, "ValidatingAdmissionPolicyBinding"): binding,
+    (GROUP, "MutatingAdmissionPolicy"): mutating_policy,
+    (GROUP, "MutatingAdmissionPolicyBinding"): binding,
 }

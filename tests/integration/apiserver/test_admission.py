@@ -215,3 +215,52 @@ def test_policies_must_compile(configure: Any) -> None:
     assert answer.status == 422
     assert "spec.validations[0].expression: Invalid value" in answer.json["message"]
     assert "compilation failed: ERROR: <input>:1:13: Syntax error" in answer.json["message"]
+
+
+def test_a_mutating_policy_changes_objects(admin: Any, configure: Any, ns: str) -> None:
+    made = configure("mutatingadmissionpolicies", policy("mark", reinvocationPolicy="Never", variables=[
+        {"name": "labels", "expression": "has(object.metadata.labels) ? object.metadata.labels : {}"},
+    ], matchConditions=[{"name": "unmarked", "expression": "!('marked' in variables.labels)"}], mutations=[
+        {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression":
+            "Object{metadata: Object.metadata{labels: {'marked': params.data.text}}}"}},
+        {"patchType": "JSONPatch", "jsonPatch": {"expression":
+            "[JSONPatch{op: 'add', path: '/data', value: {'by': request.userInfo.username}}]"}},
+    ], paramKind={"apiVersion": "v1", "kind": "ConfigMap"}))  # fmt: skip
+    assert made.status == 201, made.body
+    maps = f"/api/v1/namespaces/{ns}/configmaps"
+    admin.ok("POST", maps, {"metadata": {"name": "words"}, "data": {"text": "hello"}})
+    bound = binding("mark", ns, paramRef={"name": "words", "namespace": ns, "parameterNotFoundAction": "Deny"})
+    del bound["spec"]["validationActions"]
+    assert configure("mutatingadmissionpolicybindings", bound).status == 201
+    changed = admin.ok("POST", maps, {"metadata": {"name": "c", "labels": {"own": "1"}}})
+    assert changed["metadata"]["labels"] == {"own": "1", "marked": "hello"}
+    assert changed["data"] == {"by": "kubernetes-admin"}
+    admin.ok("DELETE", f"{maps}/words")
+    refused = admin("POST", maps, {"metadata": {"name": "d"}})
+    assert refused.status == 403
+    assert refused.json["message"].endswith(
+        "policy 'mark' with binding 'mark-here' denied request: failed to configure binding: no params found for "
+        "policy binding with `Deny` parameterNotFoundAction"
+    )
+    odd = configure("mutatingadmissionpolicies", policy("odd", reinvocationPolicy="Never", mutations=[
+        {"patchType": "JSONPatch", "jsonPatch": {"expression": "[JSONPatch{op: }]"}}]))  # fmt: skip
+    assert "spec.mutations[0].jsonPatch.expression: Invalid value" in odd.json["message"]
+
+
+def test_a_mutating_policy_merges_by_keys(admin: Any, configure: Any, ns: str) -> None:
+    pods = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["deployments"]}
+    configure("mutatingadmissionpolicies", {"metadata": {"name": "sidecar"}, "spec": {
+        "matchConstraints": {"resourceRules": [pods]}, "reinvocationPolicy": "Never", "mutations": [
+            {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": """
+                Object{spec: Object.spec{template: Object.spec.template{spec: Object.spec.template.spec{
+                    containers: [Object.spec.template.spec.containers{name: "side", image: "mesh"}]
+                }}}}"""}}]}})  # fmt: skip
+    bound = binding("sidecar", ns)
+    del bound["spec"]["validationActions"]
+    configure("mutatingadmissionpolicybindings", bound)
+    labels = {"app": "x"}
+    made = admin.ok("POST", f"/apis/apps/v1/namespaces/{ns}/deployments", {
+        "metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": labels}, "template": {
+            "metadata": {"labels": labels}, "spec": {"containers": [{"name": "main", "image": "app"}]}}}})  # fmt: skip
+    containers = made["spec"]["template"]["spec"]["containers"]
+    assert [(c["name"], c["imagePullPolicy"]) for c in containers] == [("main", "Always"), ("side", "Always")]

@@ -6,21 +6,23 @@ nothing while there are none.
 
 from collections.abc import Sequence
 
-from controlplane.apiserver.admission.dynamic import policies, webhooks
+from controlplane.apiserver.admission.dynamic import bound, webhooks
 from controlplane.apiserver.admission.dynamic.matching import GROUP
 from controlplane.store.broadcaster import Overflow
 from controlplane.store.cache import WatchCache
 
 
 class Configured:
-    """`mutating`, `validating`: webhooks in the order of their configurations' names; `bound`: policies."""
+    """`mutating`, `validating`: webhooks in the order of their configurations' names; `bound`, `changing`:
+    validating and mutating policies."""
 
     def __init__(self, cache: WatchCache) -> None:
         self._cache = cache
         self._watcher = cache.subscribe(f"{GROUP}/")
         self.mutating: Sequence[webhooks.Hook] = ()
         self.validating: Sequence[webhooks.Hook] = ()
-        self.bound: Sequence[policies.Policy] = ()
+        self.bound: Sequence[bound.Policy] = ()
+        self.changing: Sequence[bound.Policy] = ()
         self._read()
 
     def refresh(self) -> None:
@@ -42,6 +44,7 @@ class Configured:
 
         self.mutating = [h for c in objects("mutatingwebhookconfigurations") for h in webhooks.compiled(c)]
         self.validating = [h for c in objects("validatingwebhookconfigurations") for h in webhooks.compiled(c)]
-        self.bound = policies.compiled(
+        self.bound = bound.compiled(
             objects("validatingadmissionpolicies"), objects("validatingadmissionpolicybindings")
         )
+        self.changing = bound.compiled(objects("mutatingadmissionpolicies"), objects("mutatingadmissionpolicybindings"))

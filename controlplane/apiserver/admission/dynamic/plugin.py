@@ -4,6 +4,7 @@ from controlplane.api.definitions import Definitions
 from controlplane.api.resources import ResourceTable
 from controlplane.apiserver.admission.dynamic.configured import Configured
 from controlplane.apiserver.admission.dynamic.matching import is_exempt
+from controlplane.apiserver.admission.dynamic.mutations import Mutations
 from controlplane.apiserver.admission.dynamic.policies import Policies
 from controlplane.apiserver.admission.dynamic.webhooks import Webhooks
 from controlplane.apiserver.admission.notes import RequestNotes
@@ -21,11 +22,12 @@ class Dynamic:
         self.caller = Caller(cache)
         self._webhooks = Webhooks(cache, table, authz, definitions, self.caller)
         self._policies = Policies(cache, table, authz)
+        self.mutations = Mutations(cache, table, authz)
         self._notes = RequestNotes()
 
     def serve(self, table: ResourceTable) -> None:
         """The resources that there are from now on."""
-        self._webhooks.table = self._policies.table = table
+        self._webhooks.table = self._policies.table = self.mutations.table = table
 
     async def close(self) -> None:
         self._configured.close()
@@ -35,7 +37,11 @@ class Dynamic:
         """Raises StatusError."""
         configured = self._configured
         configured.refresh()
-        if configured.mutating and not is_exempt(a.resource):
+        if not (configured.changing or configured.mutating) or is_exempt(a.resource):
+            return
+        if configured.changing:
+            self.mutations.mutate(configured.changing, a)
+        if configured.mutating:
             await self._webhooks.mutate(configured.mutating, a, self._notes)
 
     async def validate(self, a: Attributes) -> None:

@@ -19,6 +19,7 @@ from controlplane.api.status import StatusError, quote
 from controlplane.api.validate import decode_checked
 from controlplane.apiserver.admission.dynamic import calls, expressions, question
 from controlplane.apiserver.admission.dynamic.calls import Answer
+from controlplane.apiserver.admission.dynamic.changing import put
 from controlplane.apiserver.admission.dynamic.matching import Constraints
 from controlplane.apiserver.admission.notes import Notes
 from controlplane.apiserver.authz.authorizer import Authorizer
@@ -28,7 +29,6 @@ from controlplane.store.cache import WatchCache
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
-_KEPT = ("name", "namespace", "uid", "creationTimestamp", "generation", "resourceVersion", "deletionTimestamp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,18 +167,7 @@ class Webhooks:
                 defaults.apply(a.resource, after)
         except StatusError as error:
             raise status.internal(f"failed to apply patch of webhook {quote(hook.name)}: {error.message}") from None
-        meta, kept = a.new["metadata"], {key: a.new["metadata"].get(key) for key in _KEPT}
-        changed = after["metadata"]
-        for key, value in kept.items():  # what the server decides
-            if value is None:
-                changed.pop(key, None)
-            else:
-                changed[key] = value
-        # In place: whoever runs admission holds this object and its metadata.
-        meta.clear()
-        meta.update(changed)
-        a.new.clear()
-        a.new.update({**after, "metadata": meta})
+        put(a.new, after)
 
 
 def _own(obj: Object) -> Object:
