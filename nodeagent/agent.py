@@ -113,6 +113,7 @@ class Agent:
             name=self.name, ips=[self.address], root_directory=config.root_dir, log_directory=config.log_dir,
             allocatable=node.allocatable(self.machine, config), labels=self._labels,
             memory_bytes=self.machine.memory_bytes, dns=_dns(config), pids_limit=config.pod_pids_limit,
+            allowed_unsafe_sysctls=config.allowed_unsafe_sysctls,
         )  # fmt: skip
         self.keeper = node.NodeKeeper(client, self.name, self._look, config)
         self.nodes = Informer(client, NODES)
@@ -121,7 +122,7 @@ class Agent:
         parallel = 1 if config.serialize_image_pulls else config.max_parallel_image_pulls
         self.images = Images(images, objects, self.tell, parallel)
         self.images.changed = self._images_changed
-        self.volumes = Volumes(facts, objects)
+        self.volumes = Volumes(facts, objects, self.images)
         host, port = config.kubernetes_service_host, config.kubernetes_service_port
         fallback = {
             "KUBERNETES_SERVICE_HOST": host,

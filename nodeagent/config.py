@@ -70,6 +70,8 @@ class Config:
     """Most pods on this node."""
     pod_pids_limit: int = 0
     """Most processes in a pod; 0: no limit."""
+    allowed_unsafe_sysctls: list[str] = field(default_factory=list)
+    """Kernel parameters that pods may set beside the safe ones: names, or prefixes as kernel.msg*."""
     kube_reserved: list[str] = field(default_factory=list)
     """What the node keeps for its own daemons, as cpu=100m,memory=200Mi,ephemeral-storage=1Gi: not for pods."""
     system_reserved: list[str] = field(default_factory=list)

@@ -34,13 +34,16 @@ def set_attributes(
     program.add("mount_setattr", tree, path, flags, attributes, len(attributes), forgive=forgive, about=about)
 
 
-def take(program: Program, source: str, *, readonly: bool = False, propagation: str = "private") -> Result:
-    """A detached clone of what is at `source` (and below it), to `put` later."""
+def take(
+    program: Program, source: str, *, readonly: bool = False, propagation: str = "private", recursive: bool = False
+) -> Result:
+    """A detached clone of what is at `source` (and below it), to `put` later. `readonly` is of the mount itself, and
+    with `recursive` of those below it."""
     flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | AT_RECURSIVE
     tree = program.add("open_tree", AT_FDCWD, source, flags, about=source)
     set_attributes(program, tree, 0, _PROPAGATION[propagation], AT_RECURSIVE, about=source)
     if readonly:
-        set_attributes(program, tree, ATTR_RDONLY, about=source)  # of this mount; Kubernetes leaves those below it
+        set_attributes(program, tree, ATTR_RDONLY, flags=AT_RECURSIVE if recursive else 0, about=source)
     return tree
 
 

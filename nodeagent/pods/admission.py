@@ -12,6 +12,7 @@ from controlplane.api import quantity
 from controlplane.api.podresources import effective
 from nodeagent.pods.memory import Verdict
 from nodeagent.pods.model import Object
+from nodeagent.pods.resources import requested_names
 
 _CHECKED = ("cpu", "memory", "ephemeral-storage")
 
@@ -25,12 +26,36 @@ def refuse(
     return out_of_room(pod, list(others), allocatable)
 
 
+def unfit(pod: Object, others: Iterable[Object]) -> Verdict | None:
+    """Why the node cannot run `pod` at all, or not beside `others`: another operating system, a port that is taken."""
+    if ((pod["spec"].get("os") or {}).get("name") or "linux") != "linux":
+        message = "Pod was rejected: Failed to admit pod as the OS field doesn't match node OS"
+        return Verdict("Failed", "PodOSNotSupported", message, 0)
+    wanted = list(_host_ports(pod))
+    if wanted and any(_conflict(a, b) for other in others for b in _host_ports(other) for a in wanted):
+        return Verdict("Failed", "NodePorts", "Pod was rejected: Predicate NodePorts failed", 0)
+    return None
+
+
+def _host_ports(pod: Object) -> Iterable[tuple[str, int, str]]:
+    """(protocol, port, address) of every host port that the pod takes for as long as it lives."""
+    sidecars = [c for c in pod["spec"].get("initContainers") or () if c.get("restartPolicy") == "Always"]
+    for container in (*sidecars, *pod["spec"]["containers"]):
+        for port in container.get("ports") or ():
+            if port.get("hostPort"):
+                yield port.get("protocol") or "TCP", port["hostPort"], port.get("hostIP") or "0.0.0.0"
+
+
+def _conflict(one: tuple[str, int, str], other: tuple[str, int, str]) -> bool:
+    return one[:2] == other[:2] and (one[2] == other[2] or "0.0.0.0" in (one[2], other[2]))
+
+
 def out_of_room(pod: Object, running: Sequence[Object], allocatable: Mapping[str, str]) -> Verdict | None:
     """Why there is not enough left for `pod` beside the `running` ones; None if there is."""
     room = int(allocatable.get("pods", "0") or 0)
     if room and len(running) + 1 > room:
         return _out_of("pods", 1, len(running), room)
-    for name in _CHECKED:
+    for name in (*_CHECKED, *sorted(requested_names([pod]) - {*_CHECKED})):
         asked = effective(pod, "requests", name)
         if not asked or name not in allocatable:
             continue

@@ -16,7 +16,7 @@ from controlplane.api import quantity
 from nodeagent.pods.model import Object
 from nodeagent.runtime.interface import RuntimeFailure
 
-_REFERENCE = re.compile(r"\$(\$|\(([^()]*)\))")
+_REFERENCE = re.compile(r"\$(\$|\(([^)]*)\))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Sources:
     services: Mapping[str, str] = field(default_factory=dict)
     config_maps: Mapping[str, Object | None] = field(default_factory=dict)
     secrets: Mapping[str, Object | None] = field(default_factory=dict)
+    files: Mapping[tuple[str, str], Mapping[str, str] | None] = field(default_factory=dict)  # by (volume, path)
 
 
 def config_error(message: str) -> RuntimeFailure:
@@ -52,6 +53,12 @@ def references(container: Object) -> tuple[set[str], set[str]]:
         if ref := source.get("secretKeyRef"):
             secrets.add(ref.get("name", ""))
     return maps, secrets
+
+
+def file_references(container: Object) -> set[tuple[str, str]]:
+    """(volume, path) of the files that the container's environment needs."""
+    sources = [(e.get("valueFrom") or {}).get("fileKeyRef") for e in container.get("env") or ()]
+    return {(ref["volumeName"], ref["path"]) for ref in sources if ref}
 
 
 def environment(container: Object, sources: Sources) -> dict[str, str]:
@@ -108,6 +115,8 @@ def _value_from(source: Object, container: Object, sources: Sources) -> str | No
         return field_value(ref.get("fieldPath", ""), sources)
     if ref := source.get("resourceFieldRef"):
         return resource_value(ref, container, sources)
+    if ref := source.get("fileKeyRef"):
+        return _file_value(ref, container, sources)
     for kind, ref, known in (
         ("configmap", source.get("configMapKeyRef"), sources.config_maps),
         ("secret", source.get("secretKeyRef"), sources.secrets),
@@ -126,6 +135,21 @@ def _value_from(source: Object, container: Object, sources: Sources) -> str | No
             raise config_error(f"couldn't find key {ref['key']} in {title} {where}")
         return value
     return None
+
+
+def _file_value(ref: Object, container: Object, sources: Sources) -> str | None:
+    found = sources.files.get((ref["volumeName"], ref["path"]))
+    if found is not None and ref["key"] in found:
+        return found[ref["key"]]
+    if ref.get("optional"):
+        return None
+    meta = sources.pod["metadata"]
+    if found is None:
+        where = f"pod {meta.get('namespace', '')}/{meta['name']}, container {container['name']}"
+        raise config_error(
+            f"couldn't parse env file {ref['path']} of volume {ref['volumeName']} ({where}): no such file"
+        )
+    raise config_error(f'environment variable key "{ref["key"]}" not found in file "{ref["path"]}"')
 
 
 def texts(obj: Object) -> dict[str, str]:
@@ -181,17 +205,22 @@ def format_map(values: Mapping[str, str]) -> str:
     return "\n".join(f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in sorted(values.items()))
 
 
+_DEFAULTED = ("cpu", "memory", "ephemeral-storage")  # a missing limit of these is what the node has to give
+
+
 def resource_value(ref: Object, container: Object, sources: Sources) -> str:
-    """A resourceFieldRef, rounded up to its divisor; a missing limit is what the node can allocate."""
+    """A resourceFieldRef, rounded up to its divisor. A missing limit is the pod's own, else what the node can allocate;
+    a missing request is the limit that was given."""
     kind, _, name = ref.get("resource", "").partition(".")
-    resources = container.get("resources") or {}
+    resources, whole = container.get("resources") or {}, sources.pod["spec"].get("resources") or {}
     value: Any = (resources.get(kind) or {}).get(name)
     if value is None and kind == "requests":
-        value = (resources.get("limits") or {}).get(name) if name not in (resources.get("requests") or {}) else None
-        value = value if value is not None else "0"
-    if value is None:
-        value = sources.allocatable.get(name, "0")
+        value = (resources.get("limits") or {}).get(name)
+    if value is None and kind == "limits":
+        value = (whole.get("limits") or {}).get(name)
+        if value is None and name in _DEFAULTED:
+            value = sources.allocatable.get(name)
     divisor = quantity.of(ref.get("divisor") or "1")
     if divisor.nano == 0:
         divisor = quantity.of("1")
-    return str(-(-quantity.of(value).nano // divisor.nano))
+    return str(-(-quantity.of(value or "0").nano // divisor.nano))

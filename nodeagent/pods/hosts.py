@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from nodeagent.pods.model import Object
 
 HEADER = "# Kubernetes-managed hosts file.\n"
+MOST_HOSTNAME = 64  # the kernel's __NEW_UTS_LEN
+MOST_NAMESERVERS, MOST_SEARCHES, MOST_SEARCH_CHARACTERS = 3, 32, 2048  # kubelet's, after glibc's
 HEADER_HOST = "# Kubernetes-managed hosts file (host network).\n"
 
 
@@ -72,8 +74,46 @@ def _aliases(pod: Object) -> str:
     return "\n# Entries added by HostAliases.\n" + "\n".join(lines) + "\n"
 
 
+def kernel_hostname(pod: Object, dns: DnsSettings) -> str:
+    """The hostname to set. Raises ValueError in kubelet's words where the kernel has no room for it."""
+    name, _ = hostname(pod, dns.cluster_domain)
+    if len(name) > MOST_HOSTNAME:
+        message = f"failed to construct FQDN from pod hostname and cluster domain, FQDN {name} is too long "
+        raise ValueError(f"{message}({MOST_HOSTNAME} characters is the max, {len(name)} characters requested)")
+    return name
+
+
 def resolv_conf(pod: Object, dns: DnsSettings) -> str:
-    """The text of /etc/resolv.conf by dnsPolicy and dnsConfig. Without a cluster DNS, ClusterFirst is Default."""
+    """The text of /etc/resolv.conf by dnsPolicy and dnsConfig, within the limits of resolvers. Without a cluster DNS,
+    ClusterFirst is Default."""
+    return limited_resolv_conf(pod, dns)[0]
+
+
+def limited_resolv_conf(pod: Object, dns: DnsSettings) -> tuple[str, list[str]]:
+    """The same, and what had to be left out, as messages for the user (event DNSConfigForming)."""
+    resolver, problems = _resolver(pod, dns), []
+    if len(resolver.nameservers) > MOST_NAMESERVERS:
+        resolver.nameservers = resolver.nameservers[:MOST_NAMESERVERS]
+        applied = " ".join(resolver.nameservers)
+        message = "Nameserver limits were exceeded, some nameservers have been omitted, "
+        problems.append(f"{message}the applied nameserver line is: {applied}")
+    searches = resolver.searches[:MOST_SEARCHES]
+    while len(" ".join(searches)) > MOST_SEARCH_CHARACTERS:
+        searches.pop()
+    if len(searches) < len(resolver.searches):
+        resolver.searches = searches
+        message = "Search Line limits were exceeded, some search paths have been omitted, "
+        problems.append(f"{message}the applied search line is: {' '.join(searches)}")
+    lines = []
+    if resolver.searches:
+        lines.append("search " + " ".join(resolver.searches))
+    lines += [f"nameserver {server}" for server in resolver.nameservers]
+    if resolver.options:
+        lines.append("options " + " ".join(resolver.options))
+    return ("\n".join(lines) + "\n" if lines else ""), problems
+
+
+def _resolver(pod: Object, dns: DnsSettings) -> _Resolver:
     spec = pod["spec"]
     policy = spec.get("dnsPolicy") or "ClusterFirst"
     if policy == "ClusterFirst" and spec.get("hostNetwork"):
@@ -93,13 +133,8 @@ def resolv_conf(pod: Object, dns: DnsSettings) -> str:
     for option in extra.get("options") or ():
         value = option.get("value")
         options[option["name"]] = option["name"] if value is None else f"{option['name']}:{value}"
-    lines = []
-    if resolver.searches:
-        lines.append("search " + " ".join(resolver.searches))
-    lines += [f"nameserver {server}" for server in resolver.nameservers]
-    if options:
-        lines.append("options " + " ".join(options.values()))
-    return "\n".join(lines) + "\n" if lines else ""
+    resolver.options = list(options.values())
+    return resolver
 
 
 def _parse(text: str) -> _Resolver:

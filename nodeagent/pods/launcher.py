@@ -13,9 +13,10 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from controlplane import clock
 from controlplane.api.status import StatusError
 from controlplane.client.errors import Unreachable
-from nodeagent.pods import env, handlers, hosts, resources, security
+from nodeagent.pods import env, envfile, handlers, hosts, resources, security, sysctls
 from nodeagent.pods.images import Images
 from nodeagent.pods.model import (
     ANNOTATION_HASH,
@@ -50,6 +51,7 @@ log = logging.getLogger(__name__)
 Tell = Callable[[Object, str, str, str], None]
 
 _PROPAGATION = {"HostToContainer": "rslave", "Bidirectional": "rshared"}
+_RUNTIME_CLASS_FRESH_S = 60.0  # its handler cannot change, only a new one of the name appear
 _HOOK_LIMIT_S = 3600.0  # a postStart hook may take as long as it likes, but not for ever
 
 
@@ -72,12 +74,31 @@ class Launcher:
 
     async def sandbox(self, want: Desired, attempt: int) -> SandboxStatus:
         """Run the pod's sandbox. Raises RuntimeFailure."""
-        return await self.runtime.run_sandbox(self.sandbox_config(want, attempt))
+        handler = await self._runtime_handler(want)
+        return await self.runtime.run_sandbox(self.sandbox_config(want, attempt, handler))
 
-    def sandbox_config(self, want: Desired, attempt: int) -> SandboxConfig:
+    async def _runtime_handler(self, want: Desired) -> str:
+        """The handler that the pod's RuntimeClass names. Raises RuntimeFailure."""
+        name = want.pod["spec"].get("runtimeClassName")
+        if not name:
+            return ""
+        try:
+            found = await self.objects.runtime_class(name, clock.wall_time() - _RUNTIME_CLASS_FRESH_S)
+        except (StatusError, Unreachable) as error:
+            raise RuntimeFailure(f"cannot look up RuntimeClass {name}: {error}", "CreatePodSandboxError") from error
+        if found is None:
+            message = f'RuntimeClass.node.k8s.io "{name}" not found'
+            raise RuntimeFailure(message, "CreatePodSandboxError")
+        return str(found.get("handler") or "")
+
+    def sandbox_config(self, want: Desired, attempt: int, handler: str = "") -> SandboxConfig:
+        """Raises RuntimeFailure."""
         spec = want.pod["spec"]
         shared = spec.get("securityContext") or {}
-        name, _ = hosts.hostname(want.pod, self.node.dns.cluster_domain)
+        try:
+            name = hosts.kernel_hostname(want.pod, self.node.dns)
+        except ValueError as error:
+            raise RuntimeFailure(str(error), "CreatePodSandboxError") from error
         return SandboxConfig(
             identity=PodIdentity(want.namespace, want.name, want.uid, attempt),
             hostname=self.node.name if want.host_network else name,
@@ -87,7 +108,8 @@ class Launcher:
             host_pid=bool(spec.get("hostPID")),
             host_ipc=bool(spec.get("hostIPC")),
             share_process_namespace=bool(spec.get("shareProcessNamespace")),
-            sysctls={s["name"]: s["value"] for s in shared.get("sysctls") or ()},
+            runtime_handler=handler,
+            sysctls={sysctls.normalize(s["name"]): s["value"] for s in shared.get("sysctls") or ()},
             port_mappings=() if want.host_network else tuple(_port_mappings(spec)),
             labels={LABEL_POD: want.name, LABEL_NAMESPACE: want.namespace, LABEL_UID: want.uid},
             resources=resources.pod_resources(want.pod, self.node.pids_limit),
@@ -101,7 +123,7 @@ class Launcher:
         volumes = await self.volumes.prepare(want.pod, since)
         image = await self.images.ensure(want.pod, wanted.spec, since)
         ips = list(self.node.ips) if want.host_network else list(sandbox.ips)
-        variables = await self._environment(want, wanted, ips, since)
+        variables = await self._environment(want, wanted, ips, volumes, since)
         try:
             config = self._config(want, wanted, attempt, image, volumes, ips, variables)
         except OSError as error:
@@ -150,7 +172,9 @@ class Launcher:
         host = sandbox.ips[0] if sandbox.ips else (self.node.ips[0] if self.node.ips else "127.0.0.1")
         return handlers.Target(self.runtime, container_id, wanted.spec, host)
 
-    async def _environment(self, want: Desired, wanted: Wanted, ips: Sequence[str], since: float) -> dict[str, str]:
+    async def _environment(
+        self, want: Desired, wanted: Wanted, ips: Sequence[str], volumes: Mapping[str, Volume], since: float
+    ) -> dict[str, str]:
         maps, secrets = env.references(wanted.spec)
         found_maps: Mapping[str, Object | None] = {}
         found_secrets: Mapping[str, Object | None] = {}
@@ -162,7 +186,10 @@ class Launcher:
                 raise env.config_error(str(error)) from error
         links = want.pod["spec"].get("enableServiceLinks")
         services = self.services.of(want.namespace, links is not False)
-        sources = env.Sources(want.pod, self.node.ips, ips, self.node.allocatable, services, found_maps, found_secrets)
+        files = {ref: _env_file(volumes, *ref) for ref in env.file_references(wanted.spec)}
+        sources = env.Sources(
+            want.pod, self.node.ips, ips, self.node.allocatable, services, found_maps, found_secrets, files
+        )
         return env.environment(wanted.spec, sources)
 
     def _config(
@@ -222,6 +249,7 @@ class Launcher:
                 os.path.join("/", mount["mountPath"]),
                 readonly=bool(mount.get("readOnly")) or volume.readonly,
                 propagation=_PROPAGATION.get(mount.get("mountPropagation") or "", "private"),
+                recursive=mount.get("recursiveReadOnly") in ("Enabled", "IfPossible"),
             )
 
     def _files(self, want: Desired, spec: Object, attempt: int, ips: Sequence[str], taken: set[str]) -> Iterable[Mount]:
@@ -233,7 +261,9 @@ class Launcher:
             text = hosts.hosts_file(want.pod, ips, self.node.dns.cluster_domain, own)
             yield Mount(_keep(os.path.join(directory, "etc-hosts"), text), "/etc/hosts")
         if "/etc/resolv.conf" not in taken:
-            text = hosts.resolv_conf(want.pod, self.node.dns)
+            text, problems = hosts.limited_resolv_conf(want.pod, self.node.dns)
+            for problem in problems:
+                self.tell(want.pod, "Warning", "DNSConfigForming", problem)
             yield Mount(_keep(os.path.join(directory, "resolv.conf"), text), "/etc/resolv.conf")
         if "/etc/hostname" not in taken:
             name, _ = hosts.hostname(want.pod, self.node.dns.cluster_domain)
@@ -247,6 +277,15 @@ class Launcher:
             os.close(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o666))
             os.chmod(path, 0o666)
             yield Mount(path, message)
+
+
+def _env_file(volumes: Mapping[str, Volume], name: str, path: str) -> dict[str, str] | None:
+    if name not in volumes:
+        raise env.config_error(f'cannot find the volume "{name}" of an environment file')
+    try:
+        return envfile.read(volumes[name].path, path)
+    except envfile.BadEnvFile as error:
+        raise env.config_error(f"couldn't parse env file {path}: {error}") from error
 
 
 async def _fetch(names: set[str], one: Callable[[str], object]) -> dict[str, Object | None]:

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 
-from nodeagent.pods import admission, quality, resize
+from nodeagent.pods import admission, apparmor, quality, resize, sysctls
 from nodeagent.pods.eviction import manager as eviction
 from nodeagent.pods.launcher import Launcher
 from nodeagent.pods.memory import Verdict
@@ -231,6 +231,10 @@ class PodManager:
         if under_pressure is not None:
             return under_pressure
         node = self._launcher.node
+        unable = sysctls.refuse(want.pod, node.allowed_unsafe_sysctls) or apparmor.refuse(want.pod)
+        unable = unable or admission.unfit(want.pod, self._holding())
+        if unable is not None:
+            return unable
         if not node.allocatable and not node.labels:
             return None
         return admission.refuse(want.pod, self._holding(), node.allocatable, node.labels)

@@ -22,6 +22,7 @@ class NodeFacts:
     memory_bytes: int = 0
     dns: DnsSettings = field(default_factory=DnsSettings)
     pids_limit: int = 0
+    allowed_unsafe_sysctls: Sequence[str] = ()
 
     def pod_directory(self, uid: str) -> str:
         return os.path.join(self.root_directory, "pods", uid)

@@ -21,6 +21,7 @@ from controlplane.client.resources import (
     CONFIGMAPS,
     PERSISTENTVOLUMECLAIMS,
     PERSISTENTVOLUMES,
+    RUNTIMECLASSES,
     SECRETS,
     SERVICEACCOUNTS,
     ApiResource,
@@ -73,6 +74,9 @@ class Objects:
 
     async def persistent_volume(self, name: str, since: float) -> Object | None:
         return await self._get(PERSISTENTVOLUMES, "", name, since)
+
+    async def runtime_class(self, name: str, since: float) -> Object | None:
+        return await self._get(RUNTIMECLASSES, "", name, since)
 
     async def token(self, pod: Object, audience: str, expiration_s: int) -> Token:
         """A token of the pod's service account, bound to the pod."""

@@ -6,6 +6,7 @@ here is refused in kubelet's words: a container that must not run as root, but w
 
 from __future__ import annotations
 
+from nodeagent.pods import apparmor
 from nodeagent.pods.env import config_error
 from nodeagent.pods.model import Object
 from nodeagent.runtime.interface import Image, SecurityContext
@@ -38,6 +39,8 @@ def security_context(pod: Object, container: Object, image: Image, seccomp_root:
         privileged=privileged,
         readonly_rootfs=bool(own.get("readOnlyRootFilesystem")),
         no_new_privs=own.get("allowPrivilegeEscalation") is False,
+        strict_groups=shared.get("supplementalGroupsPolicy") == "Strict",
+        apparmor="" if privileged else apparmor.profile(pod, container),
         add_capabilities=tuple(_capability(c) for c in capabilities.get("add") or ()),
         drop_capabilities=tuple(_capability(c) for c in capabilities.get("drop") or ()),
         seccomp=_seccomp(own, privileged, seccomp_root),

@@ -87,6 +87,7 @@ class _Context:
         }  # fmt: skip
         if newest is None:
             return self._unmade(wanted, status, before)
+        status |= _facts_of(wanted, newest)
         status["restartCount"] = max(newest.attempt, before.get("restartCount") or 0)
         status["containerID"] = f"wherry://{newest.id}"
         status["imageID"] = self.facts.image_ids.get(newest.image, newest.image)
@@ -189,6 +190,26 @@ class _Context:
         if message:
             state["message"] = message
         return state
+
+
+def _facts_of(wanted: Wanted, container: ContainerStatus) -> Object:
+    """What was made of the spec for this instance: its mounts, its user, the signal that stops it."""
+    found: Object = {}
+    mounts = []
+    for mount in wanted.spec.get("volumeMounts") or ():
+        shown: Object = {"name": mount["name"], "mountPath": mount["mountPath"]}
+        if mount.get("readOnly"):
+            recursive = mount.get("recursiveReadOnly") in ("Enabled", "IfPossible")
+            shown |= {"readOnly": True, "recursiveReadOnly": "Enabled" if recursive else "Disabled"}
+        mounts.append(shown)
+    if mounts:
+        found["volumeMounts"] = mounts
+    if container.user is not None:
+        user = container.user
+        groups = list(user.supplemental_groups)
+        found["user"] = {"linux": {"uid": user.uid, "gid": user.gid, "supplementalGroups": groups}}
+    signal = (wanted.spec.get("lifecycle") or {}).get("stopSignal")
+    return found | ({"stopSignal": signal} if signal else {})
 
 
 def _reason(failure: Failure | None, default: str) -> Object:

@@ -184,7 +184,7 @@ class Compiler:
         return plan.Confinement(
             identity=who, bounding=bounding, no_new_privs=security.no_new_privs,
             seccomp=seccomp.program(profile, bounding), rlimits=self._rlimits,
-            oom_score_adj=self._oom_score_adj(config.resources.oom_score_adj),
+            oom_score_adj=self._oom_score_adj(config.resources.oom_score_adj), apparmor=security.apparmor,
             join=self._cgroups.join_files(
                 container.cgroup, self.limits(config.resources), confine_devices=not security.privileged
             ),

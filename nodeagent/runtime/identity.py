@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nodeagent.linux.syscalls import KernelError, call
-from nodeagent.runtime.interface import ImageConfig, RuntimeFailure, SecurityContext
+from nodeagent.runtime.interface import ContainerUser, ImageConfig, RuntimeFailure, SecurityContext
 
 _RESOLVE_IN_ROOT = 0x10
 _LIMIT = 4 << 20  # bytes of a passwd file that anybody could mean
@@ -24,6 +24,10 @@ class Identity:
     gid: int
     groups: tuple[int, ...]
     home: str
+
+    def shown(self) -> ContainerUser:
+        """As the container's status says it: the primary group is among the supplementary ones, as with runc."""
+        return ContainerUser(self.uid, self.gid, self.groups)
 
 
 def resolve(security: SecurityContext, image: ImageConfig, layers: Sequence[str]) -> Identity:
@@ -49,7 +53,9 @@ def resolve(security: SecurityContext, image: ImageConfig, layers: Sequence[str]
         gid = int(group) if group.isdigit() else _group(layers, group)
     if security.run_as_group is not None:
         gid = security.run_as_group
-    groups = {gid, *security.supplemental_groups, *_memberships(layers, names)}
+    groups = {gid, *security.supplemental_groups}
+    if not security.strict_groups:
+        groups.update(_memberships(layers, names))
     return Identity(uid, gid, tuple(sorted(groups)), home or "/")
 
 

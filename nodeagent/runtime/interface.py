@@ -78,6 +78,14 @@ class PortMapping:
 
 
 @dataclass(frozen=True, slots=True)
+class UserNamespace:
+    """Users and groups 0 to `length` - 1 of a pod are the node's from `first` on."""
+
+    first: int
+    length: int = 65536
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxConfig:
     """What all containers of a pod share: network, IPC and UTS namespaces, a parent cgroup, a log directory."""
 
@@ -94,23 +102,28 @@ class SandboxConfig:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     resources: LinuxResources = LinuxResources()  # of the pod as a whole (its parent cgroup)
+    user_namespace: UserNamespace | None = None  # None: the node's own
+    runtime_handler: str = ""  # of the pod's RuntimeClass
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A bind mount of `host_path` at `container_path`. `propagation`: private, rslave (HostToContainer) or rshared."""
+    """A bind mount of `host_path` at `container_path`. `propagation`: private, rslave (HostToContainer) or rshared.
+    `readonly` is of this mount alone, unless `recursive`: then of those below it, too."""
 
     host_path: str
     container_path: str
     readonly: bool = False
     propagation: str = "private"
+    recursive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SecurityContext:
     """Identity and confinement. `run_as_user` None means the image's user. Capabilities are names without `CAP_`,
     added to or dropped from the default set; `ALL` works in both. `seccomp`: RuntimeDefault, Unconfined or
-    Localhost:<absolute path of a profile>."""
+    Localhost:<absolute path of a profile>. `strict_groups`: only the groups named here, not those that the image's
+    /etc/group has for the user (supplementalGroupsPolicy). `apparmor`: a loaded profile's name; empty for none."""
 
     run_as_user: int | None = None
     run_as_group: int | None = None
@@ -122,6 +135,8 @@ class SecurityContext:
     add_capabilities: Sequence[str] = ()
     drop_capabilities: Sequence[str] = ()
     seccomp: str = "RuntimeDefault"
+    strict_groups: bool = False
+    apparmor: str = ""
     masked_paths: Sequence[str] | None = None  # None: the default list
     readonly_paths: Sequence[str] | None = None
 
@@ -147,6 +162,15 @@ class ContainerConfig:
     stop_signal: str = ""  # e.g. SIGQUIT; empty: the image's, else SIGTERM
     resources: LinuxResources = LinuxResources()
     security: SecurityContext = SecurityContext()
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerUser:
+    """Who a container's first process was started as, in numbers of the container."""
+
+    uid: int
+    gid: int
+    supplemental_groups: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +202,7 @@ class ContainerStatus:
     reason: str = ""  # Completed, Error, OOMKilled, ContainerCannotRun, ...
     message: str = ""
     pid: int = 0  # in the runtime's PID namespace; 0 unless running
+    user: ContainerUser | None = None
     log_path: str = ""  # absolute
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nodeagent.linux import capabilities, mounts, seccomp
+from nodeagent.linux import apparmor, capabilities, mounts, seccomp
 from nodeagent.linux.mounts import AT_FDCWD
 from nodeagent.linux.program import Block, Input, Program, strings
 from nodeagent.runtime import rootfs
@@ -50,6 +50,7 @@ class Confinement:
     rlimits: Mapping[str, tuple[int, int]]
     oom_score_adj: int
     join: Sequence[str]  # v1 cgroup files to write `0` to
+    apparmor: str = ""  # a loaded profile to be under from execve on
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,8 @@ def sandbox(config: SandboxConfig, shm_path: str) -> tuple[Program, list[int]]:
     if name:
         program.add("sethostname", name, len(name), about=config.hostname)
     for key, value in config.sysctls.items():
-        path = "/proc/sys/" + key.replace(".", "/") if "/" not in key else "/proc/sys/" + key
-        if ".." in path.split("/"):
+        path = "/proc/sys/" + sysctl_path(key)
+        if {"", ".", ".."} & {*path.split("/")[1:]}:
             raise RuntimeFailure(f"sysctl {key!r} is not allowed", "CreatePodSandboxError")
         write(program, path, value, about=f"sysctl {key}")
     if config.host_ipc:
@@ -115,6 +116,12 @@ def execution(namespaces: int, confinement: Confinement, command: Command) -> Pr
     _streams(program, command.tty, confinement.identity.uid, console=False)
     _finish(program, confinement, command, create_cwd=False)
     return program
+
+
+def sysctl_path(name: str) -> str:
+    """`net.ipv4.conf.eth0/1.x` and `net/ipv4/conf/eth0.1/x` are the same file: the first separator decides."""
+    first = next((c for c in name if c in "./"), "")
+    return name.translate(str.maketrans("./", "/.")) if first == "." else name
 
 
 def write(program: Program, path: str, value: str, forgive: tuple[int, ...] = (), about: str = "") -> None:
@@ -204,6 +211,9 @@ def _finish(program: Program, confinement: Confinement, command: Command, *, cre
     program.add("prctl", _PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if confinement.no_new_privs and confinement.seccomp:
         _seccomp(program, confinement.seccomp)
+    if confinement.apparmor:
+        path = next((p for p in apparmor.EXEC_ATTRIBUTES if os.path.exists(p)), apparmor.EXEC_ATTRIBUTES[-1])
+        write(program, path, f"exec {confinement.apparmor}", about=f"AppArmor profile {confinement.apparmor}")
     argv, env = strings(command.argv), strings(command.env)
     candidates = search(command)
     for path in candidates[:-1]:

@@ -97,7 +97,9 @@ def _overlay(program: Program, tree: Tree) -> None:
 
 
 def _take(program: Program, mount: Mount) -> Result:
-    return mounts.take(program, mount.host_path, readonly=mount.readonly, propagation=mount.propagation)
+    return mounts.take(
+        program, mount.host_path, readonly=mount.readonly, propagation=mount.propagation, recursive=mount.recursive
+    )
 
 
 def _take_shm(program: Program, shm: Input | str) -> Result:

@@ -20,7 +20,7 @@ from controlplane import clock
 from nodeagent.linux.cgroups import Cgroups, detect
 from nodeagent.linux.disk import tree_usage
 from nodeagent.linux.program import Program
-from nodeagent.runtime import dial, plan, state
+from nodeagent.runtime import dial, identity, plan, state
 from nodeagent.runtime.compile import Compiler
 from nodeagent.runtime.exec import Session
 from nodeagent.runtime.interface import (
@@ -48,6 +48,8 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+HANDLERS = ("", "wherry", "runc")
+"""RuntimeClass handlers that mean this runtime; `runc`, since manifests written for other nodes name it."""
 KILL_TIMEOUT_S = 30.0  # after SIGKILL a process may still wait for a device; longer than this it is reported
 
 
@@ -108,6 +110,9 @@ class LinuxRuntime:
     # Sandboxes.
 
     async def run_sandbox(self, config: SandboxConfig) -> SandboxStatus:
+        if config.runtime_handler not in HANDLERS:
+            message = f'failed to get sandbox runtime: no runtime for "{config.runtime_handler}" is configured'
+            raise RuntimeFailure(message, "CreatePodSandboxError")
         sandbox = await self._whole(self._pods.run(config))
         self._tell(sandbox, "", "STARTED")
         return sandbox.status()
@@ -152,9 +157,13 @@ class LinuxRuntime:
                 message = f"create_container: attempt {config.attempt} of {config.name} exists already"
                 raise RuntimeFailure(message, "CreateContainerError")
         container_id = f"{clock.chance.getrandbits(256):064x}"
-        file = ContainerFile(container_id, sandbox_id, clock.wall_time(), config, image.config, list(image.layers))
-        container = Container(file, sandbox)
+        container = None
         try:
+            user = identity.resolve(config.security, image.config, image.layers).shown()
+            file = ContainerFile(
+                container_id, sandbox_id, clock.wall_time(), config, image.config, list(image.layers), user
+            )
+            container = Container(file, sandbox)
             self._compiler.check(container)
             os.makedirs(container.directory, mode=0o700)
             state.save(f"{container.directory}/config.json", file)
@@ -164,7 +173,8 @@ class LinuxRuntime:
             self._cgroups.create(container.cgroup, self._compiler.limits(config.resources))
             self._confine_devices(container)
         except (OSError, ValueError) as error:
-            self._clean(container)
+            if container is not None:
+                self._clean(container)
             raise RuntimeFailure(f"create_container {config.name}: {error}", "CreateContainerError") from error
         sandbox.containers[container_id] = container
         self._tell(sandbox, container_id, "CREATED")

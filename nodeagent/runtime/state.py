@@ -27,6 +27,7 @@ from nodeagent.runtime.interface import (
     ContainerConfig,
     ContainerState,
     ContainerStatus,
+    ContainerUser,
     ImageConfig,
     RuntimeFailure,
     SandboxConfig,
@@ -61,6 +62,7 @@ class ContainerFile:
     config: ContainerConfig
     image: ImageConfig
     layers: Sequence[str]
+    user: ContainerUser | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ class Container:
             finished_at=max(exit_.at, started.at if started else 0.0) if exit_ else 0.0,
             exit_code=exit_.code if exit_ else 0, signal=exit_.signal if exit_ else 0,
             oom_killed=reason == "OOMKilled", reason=reason, message=message,
-            pid=started.pid if started and running else 0, log_path=self.log_path,
+            pid=started.pid if started and running else 0, user=self.file.user, log_path=self.log_path,
             labels=config.labels, annotations=config.annotations,
         )  # fmt: skip
 

@@ -62,6 +62,12 @@ async def payload(volume: Object, wish: Wish) -> dict[str, File]:
             files.update(await _object(part, "secret", part.get("name", ""), wish, mode))
         elif (part := source.get("downwardAPI")) is not None:
             files.update(_downward(part, wish, mode))
+        elif (part := source.get("clusterTrustBundle")) is not None:
+            if not part.get("optional"):
+                raise VolumeFailure("projected source clusterTrustBundle is not supported by this node")
+        else:
+            kind = next(iter(source), "unknown")
+            raise VolumeFailure(f"projected source {kind} is not supported by this node")
     return files
 
 

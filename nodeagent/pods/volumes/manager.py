@@ -3,10 +3,12 @@
     <root>/pods/<uid>/volumes/<plugin>/<name>     configMap, emptyDir
     <root>/memory/<uid>/volumes/<plugin>/<name>   secret, projected, downwardAPI: on one tmpfs for the whole agent
 
+Claims and nfs: claims.py, nfs.py; an image's layers are mounted read-only beside the others.
+
 `prepare` is idempotent, so that a restarted agent (or container) just calls it again. `run` renews what changes over
 time, once a minute for all pods together: it asks for each ConfigMap and Secret once a round, however many pods mount
-it, renews tokens when they are due, and writes only what differs. Nothing is mounted by it except tmpfs for memory and
-the binds of subPath.
+it, renews tokens when they are due, and writes only what differs. Mounted by it: tmpfs for memory, images, NFS, and the
+binds of subPath.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ from controlplane import clock
 from controlplane.api.status import StatusError
 from controlplane.client.errors import Unreachable
 from nodeagent.pods import env
+from nodeagent.pods.images import Images
 from nodeagent.pods.model import Object
 from nodeagent.pods.node import NodeFacts
 from nodeagent.pods.objects import Objects
-from nodeagent.pods.volumes import content, places, subpath, writer
+from nodeagent.pods.volumes import claims, content, nfs, ownership, places, subpath, writer
 from nodeagent.pods.volumes.content import Tokens, VolumeFailure, Wish
 
 log = logging.getLogger(__name__)
@@ -35,6 +38,7 @@ REFRESH_S = 60.0
 _PLUGINS = {
     "configMap": "kubernetes.io~configmap", "secret": "kubernetes.io~secret", "projected": "kubernetes.io~projected",
     "downwardAPI": "kubernetes.io~downward-api", "emptyDir": "kubernetes.io~empty-dir",
+    "image": "kubernetes.io~image",
 }  # fmt: skip
 
 
@@ -56,8 +60,9 @@ class _Prepared:
 class Volumes:
     """All volumes of all pods of this node."""
 
-    def __init__(self, node: NodeFacts, objects: Objects) -> None:
+    def __init__(self, node: NodeFacts, objects: Objects, images: Images | None = None) -> None:
         self._node = node
+        self._images = images
         self._objects = objects
         self._prepared: dict[str, _Prepared] = {}
         self._adopted: dict[str, _Prepared] = {}  # set up by an earlier agent: to be renewed, not yet prepared by us
@@ -182,34 +187,56 @@ class Volumes:
             return Volume(self._path(wish.pod["metadata"]["uid"], volume), readonly=True)
         if kind == "emptyDir":
             path = self._path(wish.pod["metadata"]["uid"], volume)
-            places.empty_dir(volume["emptyDir"] or {}, path, _fs_group(wish.pod))
+            limit = places.memory_limit(wish.pod, volume["emptyDir"] or {}, self._node.allocatable)
+            places.empty_dir(wish.pod, volume["emptyDir"] or {}, path, _fs_group(wish.pod), limit)
             return Volume(path)
         if kind == "hostPath":
             return Volume(places.host_path(volume["hostPath"]))
+        if kind == "image":
+            return await self._image(volume, wish)
+        if kind == "nfs":
+            return await self._nfs(volume["name"], volume["nfs"], [], wish.pod)
         if kind in ("persistentVolumeClaim", "ephemeral"):
             return await self._claimed(volume, kind, wish)
         raise VolumeFailure(f"volumes of type {kind or 'unknown'} are not supported by this node")
 
+    async def _image(self, volume: Object, wish: Wish) -> Volume:
+        """An image's files, read-only and without programs that run. Raises ImageNotReady."""
+        if self._images is None:
+            raise VolumeFailure("image volumes are not supported by this node")
+        source = volume["image"] or {}
+        policy = source.get("pullPolicy")
+        like: Object = {"name": volume["name"], "image": source.get("reference") or ""}
+        image = await self._images.ensure(wish.pod, like | ({"imagePullPolicy": policy} if policy else {}), wish.since)
+        path = self._path(wish.pod["metadata"]["uid"], volume)
+        await asyncio.to_thread(places.mount_layers, image.layers, path)
+        return Volume(path, readonly=True)
+
+    async def _nfs(self, name: str, source: Object, options: list[str], pod: Object) -> Volume:
+        path = os.path.join(self._node.pod_directory(pod["metadata"]["uid"]), "volumes", "kubernetes.io~nfs", name)
+        readonly = bool(source.get("readOnly"))
+        await asyncio.to_thread(nfs.mount, source["server"], source["path"], path, options, readonly)
+        return Volume(path, readonly)
+
     async def _claimed(self, volume: Object, kind: str, wish: Wish) -> Volume:
-        namespace, pod_name = wish.pod["metadata"].get("namespace", ""), wish.pod["metadata"]["name"]
-        source = volume[kind] or {}
-        name = source["claimName"] if kind == "persistentVolumeClaim" else f"{pod_name}-{volume['name']}"
-        claim = await self._objects.claim(namespace, name, wish.since)
-        if claim is None:
-            raise VolumeFailure(f'persistentvolumeclaim "{name}" not found')
-        bound = claim["spec"].get("volumeName")
-        if (claim.get("status") or {}).get("phase") != "Bound" or not bound:
-            raise VolumeFailure(f'persistentvolumeclaim "{name}" is not bound')
-        persistent = await self._objects.persistent_volume(bound, wish.since)
-        if persistent is None:
-            raise VolumeFailure(f'persistentvolume "{bound}" not found')
-        spec = persistent["spec"]
-        place = spec.get("hostPath") or spec.get("local")
-        if place is None:
-            raise VolumeFailure(f'persistentvolume "{bound}" is of a type that this node does not support')
-        path = places.host_path(place)
-        places.own(path, _fs_group(wish.pod))
-        return Volume(path, bool(source.get("readOnly")))
+        found = await claims.resolve(volume, kind, wish.pod, self._objects, wish.since)
+        gid, spec = _fs_group(wish.pod), found.spec
+        if (source := spec.get("nfs")) is not None:
+            mounted = await self._nfs(volume["name"], source, list(spec.get("mountOptions") or ()), wish.pod)
+            return Volume(mounted.path, mounted.readonly or found.readonly)
+        if (place := spec.get("hostPath")) is not None:
+            path = places.host_path(place)
+            # A path of the node's own is not ours to give away, but for one that was made for the claim.
+            manage = found.dynamic
+        elif (place := spec.get("local")) is not None:
+            path, manage = places.host_path({**place, "type": "Directory"}), True
+        else:
+            raise VolumeFailure(f'persistentvolume "{found.name}" is of a type that this node does not support')
+        if gid is not None and manage and not found.readonly:
+            shared = wish.pod["spec"].get("securityContext") or {}
+            lazily = shared.get("fsGroupChangePolicy") == "OnRootMismatch"
+            await asyncio.to_thread(ownership.give, path, gid, only_on_mismatch=lazily)
+        return Volume(path, found.readonly)
 
     async def _write(self, volume: Object, wish: Wish) -> bool:
         files = await content.payload(volume, wish)
@@ -223,7 +250,7 @@ class Volumes:
 
     def _path(self, uid: str, volume: Object) -> str:
         kind = _kind(volume)
-        on_disk = kind in ("configMap", "emptyDir")
+        on_disk = kind in ("configMap", "emptyDir", "image")
         base = self._node.pod_directory(uid) if on_disk else self._node.secret_directory(uid)
         return os.path.join(base, "volumes", _PLUGINS[kind], volume["name"])
 

@@ -9,11 +9,13 @@ import logging
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from controlplane.api import quantity
+from controlplane.api.podresources import effective
 from nodeagent.linux import syscalls
 from nodeagent.pods.model import Object
+from nodeagent.pods.resources import pod_resources, requested_names
 from nodeagent.pods.volumes.content import VolumeFailure
 
 log = logging.getLogger(__name__)
@@ -25,7 +27,7 @@ _TESTS: dict[str, tuple[Callable[[int], bool], str]] = {
     "CharDevice": (stat.S_ISCHR, "character device"),
     "BlockDevice": (stat.S_ISBLK, "block device"),
 }
-MS_NOSUID, MS_NODEV = 2, 4
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
 MNT_DETACH = 2
 
 
@@ -54,19 +56,78 @@ def host_path(source: Object) -> str:
     return path
 
 
-def empty_dir(source: Object, path: str, gid: int | None) -> None:
-    """Make the directory `path`, as a tmpfs when its medium is Memory. Idempotent."""
+def memory_limit(pod: Object, source: Object, allocatable: Mapping[str, str]) -> int:
+    """How many bytes an emptyDir in memory may hold: the least of its sizeLimit, the pod's memory limit and what the
+    node has to give; 0 if nothing is known. (kubelet's calculateEmptyDirMemorySize)"""
+    known = []
+    if source.get("sizeLimit"):
+        known.append(quantity.of(source["sizeLimit"]).value())
+    limit = pod_resources(pod).memory_limit_bytes
+    if limit > 0:
+        known.append(limit)
+    if allocatable.get("memory"):
+        known.append(quantity.of(allocatable["memory"]).value())
+    return min((size for size in known if size > 0), default=0)
+
+
+def empty_dir(pod: Object, source: Object, path: str, gid: int | None, limit_bytes: int = 0) -> None:
+    """Make the directory `path`: on disk, or as a file system of its own when its medium is Memory (of `limit_bytes`)
+    or HugePages. Idempotent. Raises VolumeFailure, OSError."""
     fresh = not os.path.isdir(path)
     if fresh:
         os.makedirs(path, 0o750)
-    if source.get("medium") == "Memory" and not os.path.ismount(path):
-        limit = source.get("sizeLimit")
-        size = quantity.of(limit).value() if limit else 0
-        mount_tmpfs(path, size, 0o1777)
+    medium = source.get("medium") or ""
+    if medium and not os.path.ismount(path):
+        if medium == "Memory":
+            mount_tmpfs(path, limit_bytes, 0o1777)
+        elif medium.startswith("HugePages"):
+            _mount_huge_pages(path, _page_size(pod, medium), pod)
+        else:
+            raise VolumeFailure(f"unknown storage medium {medium!r}")
         fresh = True
     if fresh:
         os.chmod(path, 0o777)
         own(path, gid)
+
+
+def _page_size(pod: Object, medium: str) -> str:
+    """The size of huge page that is meant, as in the name of the resource: 2Mi, 1Gi."""
+    asked = sorted(n.removeprefix("hugepages-") for n in requested_names([pod]) if n.startswith("hugepages-"))
+    size = medium.removeprefix("HugePages").removeprefix("-")
+    if size:
+        if asked and size not in asked:
+            raise VolumeFailure(f"medium {medium}: no container of the pod asks for hugepages-{size}")
+        return size
+    if len(asked) != 1:
+        word = "no resource" if not asked else "multiple page sizes"
+        raise VolumeFailure(f"medium HugePages: {word} of huge pages requested by the pod")
+    return asked[0]
+
+
+def _mount_huge_pages(path: str, size: str, pod: Object) -> None:
+    bytes_a_page = quantity.of(size).value()
+    if not os.path.isdir(f"/sys/kernel/mm/hugepages/hugepages-{bytes_a_page // 1024}kB"):
+        raise VolumeFailure(f"this node has no huge pages of {size}")
+    limit = effective(pod, "limits", f"hugepages-{size}") // 10**9
+    data = f"pagesize={bytes_a_page}" + (f",size={limit}" if limit else "")
+    arguments = (b"nodev\0", path.encode() + b"\0", b"hugetlbfs\0", MS_NOSUID | MS_NODEV, data.encode() + b"\0")
+    syscalls.call("mount", *arguments, path=path)
+
+
+def mount_layers(layers: Sequence[str], path: str) -> None:
+    """Mount an image's layers (topmost first) at `path`: read-only, no programs, no devices. Idempotent. Raises
+    OSError."""
+    os.makedirs(path, 0o755, exist_ok=True)
+    if os.path.ismount(path) or not layers:
+        return
+    flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
+    target = path.encode() + b"\0"
+    if len(layers) > 1:
+        data = f"lowerdir={':'.join(layers)}".encode() + b"\0"
+        syscalls.call("mount", b"overlay\0", target, b"overlay\0", flags, data, path=path)
+        return
+    syscalls.call("mount", layers[0].encode() + b"\0", target, None, MS_BIND, None, path=path)
+    syscalls.call("mount", None, target, None, MS_REMOUNT | MS_BIND | flags, None, path=path)
 
 
 def own(path: str, gid: int | None) -> None:

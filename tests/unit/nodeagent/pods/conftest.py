@@ -60,7 +60,7 @@ class World:
             self.events.append((pod["metadata"]["name"], reason, message))
 
         images = Images(self.runtime.images, objects, tell)
-        volumes = self.volumes = Volumes(node, objects)
+        volumes = self.volumes = Volumes(node, objects, images)
         services = ServiceVariables(NoServices(), {"KUBERNETES_SERVICE_HOST": "10.96.0.1"})
         launcher = Launcher(node, self.runtime, images, objects, volumes, services, tell)
         launcher.network_ready.set()
