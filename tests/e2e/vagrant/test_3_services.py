@@ -5,6 +5,7 @@ import ipaddress
 import pytest
 
 from tests.e2e.behaviour import services
+from tests.e2e.vagrant import lab as labs
 
 pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.e2e]
 NODES = {"node-1": "192.168.56.11", "node-2": "192.168.56.12", "node-3": "192.168.56.13"}
@@ -18,6 +19,8 @@ def example(lab) -> str:
     """The example runs; its ClusterIP."""
     lab.kubectl("apply", "-f", "vagrant/example/hello.yaml")
     lab.kubectl("rollout", "status", "deployment/hello", "--timeout=240s", timeout=260)
+    extra = " ".join(labs.EXTRA_PACKAGES)
+    lab.machine(SUITE).run(f"WHERRY_OFFLINE=/offline /vagrant/vagrant/provision/10-packages.sh {extra}", timeout=300)
     services.send(lab.machine(SUITE))
     return lab.json("get", "service", "hello")["spec"]["clusterIP"]
 
