@@ -1,5 +1,6 @@
 """The other end of the supervisor's socket: send a command, follow its steps, return its answer."""
 
+import contextlib
 import json
 import os
 import select
@@ -13,6 +14,10 @@ from controlplane.cli.lab.spec import Lab
 
 class CommandFailed(Exception):
     """The supervisor's own words."""
+
+
+class Gone(CommandFailed):
+    """The supervisor went away instead of answering."""
 
 
 class NotRunning(Exception):
@@ -41,8 +46,13 @@ def stop(lab: Lab, on_step: Callable[[dict[str, Any]], None], purge: bool, patie
     peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     process = os.pidfd_open(struct.unpack("3i", peer)[0])
     try:
-        connection.sendall(json.dumps({"do": "down", "purge": purge}).encode() + b"\n")
-        follow(connection, on_step)
+        try:
+            _send(connection, {"do": "down", "purge": purge})
+            follow(connection, on_step)
+        except Gone:
+            if select.select([process], [], [], patience_s)[0]:
+                raise NotRunning from None  # killed while we asked: the caller cleans up after it
+            raise
         if not select.select([process], [], [], patience_s)[0]:
             raise CommandFailed("the lab's supervisor does not end: see lab.log in its data directory")
     finally:
@@ -50,8 +60,8 @@ def stop(lab: Lab, on_step: Callable[[dict[str, Any]], None], purge: bool, patie
 
 
 def follow(connection: socket.socket, on_step: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Read messages until the answer. Raises CommandFailed, also when the supervisor goes away."""
-    with connection, connection.makefile("rb") as lines:
+    """Read messages until the answer. Raises CommandFailed; Gone when the supervisor goes away."""
+    with connection, connection.makefile("rb") as lines, contextlib.suppress(ConnectionError):
         for line in lines:
             message = json.loads(line)
             if "done" in message:
@@ -60,7 +70,7 @@ def follow(connection: socket.socket, on_step: Callable[[dict[str, Any]], None])
             if "error" in message:
                 raise CommandFailed(message["error"])
             on_step(message)
-    raise CommandFailed("the lab's supervisor ended without an answer: see lab.log in its data directory")
+    raise Gone("the lab's supervisor ended without an answer: see lab.log in its data directory")
 
 
 def ask(
@@ -68,5 +78,10 @@ def ask(
 ) -> dict[str, Any]:
     """Send one command and wait for its answer. Raises NotRunning, CommandFailed."""
     connection = connect(lab)
-    connection.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
+    _send(connection, {"do": do, **arguments})
     return follow(connection, on_step)
+
+
+def _send(connection: socket.socket, command: dict[str, Any]) -> None:
+    with contextlib.suppress(ConnectionError):  # `follow` finds out
+        connection.sendall(json.dumps(command).encode() + b"\n")
