@@ -15,7 +15,7 @@ from nodeagent.linux.program import Argument, Program, Result
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC = 1, 2, 4, 8, 32, 4096, 16384
 MS_PRIVATE, MS_SLAVE, MS_SHARED, MS_STRICTATIME = 1 << 18, 1 << 19, 1 << 20, 1 << 24
 MNT_DETACH = 2
-ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC = 1, 2, 4, 8
+ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC, ATTR_IDMAP = 1, 2, 4, 8, 0x100000
 
 AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
 _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, 0o2000000
@@ -32,6 +32,14 @@ def set_attributes(
     attributes = struct.pack("<4Q", set_bits, 0, propagation, 0)
     flags |= 0 if path else AT_EMPTY_PATH
     program.add("mount_setattr", tree, path, flags, attributes, len(attributes), forgive=forgive, about=about)
+
+
+def map_ids(program: Program, tree: Argument, user_namespace: int, about: str) -> None:
+    """Show the files of a detached tree as if their owners were mapped by the user namespace that descriptor number
+    `user_namespace` is: the node's root becomes the container's. Fails (EINVAL) where the file system cannot."""
+    attributes = struct.pack("<4Q", ATTR_IDMAP, 0, 0, user_namespace)
+    about = f"{about} (user namespaces need a file system with ID-mapped mounts)"
+    program.add("mount_setattr", tree, "", AT_EMPTY_PATH, attributes, len(attributes), about=about)
 
 
 def take(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from controlplane import clock
 from controlplane.api.status import StatusError
 from controlplane.client.errors import Unreachable
-from nodeagent.pods import env, envfile, handlers, hosts, resources, security, sysctls
+from nodeagent.pods import env, envfile, handlers, hosts, resources, security, sysctls, userns
 from nodeagent.pods.images import Images
 from nodeagent.pods.model import (
     ANNOTATION_HASH,
@@ -99,7 +99,9 @@ class Launcher:
             name = hosts.kernel_hostname(want.pod, self.node.dns)
         except ValueError as error:
             raise RuntimeFailure(str(error), "CreatePodSandboxError") from error
+        own_users = spec.get("hostUsers") is False
         return SandboxConfig(
+            user_namespace=userns.of_pod(self.node, want.uid) if own_users else None,
             identity=PodIdentity(want.namespace, want.name, want.uid, attempt),
             hostname=self.node.name if want.host_network else name,
             log_directory=self.node.pod_logs(want.namespace, want.name, want.uid),

@@ -58,6 +58,10 @@ class Compiler:
         os.mkdir(top, 0o711)
         os.mkdir(f"{top}/upper", 0o755)
         os.mkdir(f"{top}/work", 0o700)
+        users = container.sandbox.file.config.user_namespace
+        if users is not None:
+            os.chown(f"{top}/upper", users.first, users.first)
+            os.chown(f"{top}/work", users.first, users.first)
 
     def written(self, container: Container) -> str:
         """The directory of what the container has written to its own layer."""
@@ -87,6 +91,7 @@ class Compiler:
             layers=container.file.layers, upper=f"{top}/upper", work=f"{top}/work",
             mountpoint=f"{self._root}/mountpoint", mounts=config.mounts, shm=shm, cgroups=self._shown(),
             masked=masked, readonly_paths=readonly_paths, readonly=security.readonly_rootfs, privileged=privileged,
+            users=sandbox.file.config.user_namespace,
         )  # fmt: skip
         command, confinement = self._resolve(container)
         return plan.container(tree, confinement, command)
@@ -115,6 +120,11 @@ class Compiler:
             "op": "exec", "id": container.file.id, "flags": 0, "native": native,
             "cgroup": self._cgroups.clone_into(container.cgroup),
         }  # fmt: skip
+
+    def confines_devices(self, container: Container) -> bool:
+        """Whether the container gets only the usual devices: all but privileged ones of the node's own users."""
+        config = container.sandbox.file.config
+        return not container.file.config.security.privileged or config.user_namespace is not None
 
     def shares_pids(self, container: Container) -> bool:
         """Whether the container's processes can outlive its first one."""
@@ -185,8 +195,9 @@ class Compiler:
             identity=who, bounding=bounding, no_new_privs=security.no_new_privs,
             seccomp=seccomp.program(profile, bounding), rlimits=self._rlimits,
             oom_score_adj=self._oom_score_adj(config.resources.oom_score_adj), apparmor=security.apparmor,
+            users=container.sandbox.file.config.user_namespace,
             join=self._cgroups.join_files(
-                container.cgroup, self.limits(config.resources), confine_devices=not security.privileged
+                container.cgroup, self.limits(config.resources), confine_devices=self.confines_devices(container)
             ),
         )  # fmt: skip
 

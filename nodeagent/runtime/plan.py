@@ -5,7 +5,7 @@ first code of its first process: enter cgroups, build the file tree, give up pow
 container's first process is in, gives up the same power, execve. `confine` is therefore written once.
 
 Inputs that the shim fills in: 0, 1, 2 the standard streams; 3 a socket for the terminal; 4 a pidfd of the container to
-join; 5 the pod's /dev/shm.
+join; 5 the pod's /dev/shm; 6 its user namespace.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from nodeagent.linux.mounts import AT_FDCWD
 from nodeagent.linux.program import Block, Input, Program, strings
 from nodeagent.runtime import rootfs
 from nodeagent.runtime.identity import Identity
-from nodeagent.runtime.interface import RuntimeFailure, SandboxConfig
+from nodeagent.runtime.interface import RuntimeFailure, SandboxConfig, UserNamespace
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
 CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
-STDIN, STDOUT, STDERR, TERMINAL, CONTAINER, SHM = (Input(i) for i in range(6))
+CLONE_NEWUSER = 0x10000000
+STDIN, STDOUT, STDERR, TERMINAL, CONTAINER, SHM, USERNS = (Input(i) for i in range(7))
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 8, 24, 38
@@ -51,6 +52,7 @@ class Confinement:
     oom_score_adj: int
     join: Sequence[str]  # v1 cgroup files to write `0` to
     apparmor: str = ""  # a loaded profile to be under from execve on
+    users: UserNamespace | None = None  # whose numbers `identity` means; None: the node's
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +82,14 @@ def sandbox(config: SandboxConfig, shm_path: str) -> tuple[Program, list[int]]:
         write(program, path, value, about=f"sysctl {key}")
     if config.host_ipc:
         return program, []
+    root = config.user_namespace.first if config.user_namespace else 0
     if shm_path:
         program.add("mkdirat", AT_FDCWD, shm_path, 0o700, about=shm_path)
         flags = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
-        mounts.mount(program, "shm", shm_path, "tmpfs", flags, "mode=1777,size=65536k")
+        mounts.mount(program, "shm", shm_path, "tmpfs", flags, f"mode=1777,size=65536k,uid={root},gid={root}")
         return program, []
     fs = program.add("fsopen", "tmpfs", 1, about="/dev/shm")
-    for key, value in (("size", "67108864"), ("mode", "1777")):
+    for key, value in (("size", "67108864"), ("mode", "1777"), ("uid", str(root)), ("gid", str(root))):
         program.add("fsconfig", fs, 1, key, value, 0, about=f"/dev/shm {key}")
     program.add("fsconfig", fs, 6, None, None, 0, about="/dev/shm")
     flags = mounts.ATTR_NOSUID | mounts.ATTR_NODEV | mounts.ATTR_NOEXEC
@@ -101,8 +104,14 @@ def container(tree: rootfs.Tree, confinement: Confinement, command: Command) -> 
     _begin(program)
     _enter_cgroups(program, confinement)
     program.add("unshare", CLONE_NEWCGROUP, about="cgroup namespace")
+    if confinement.users is not None:
+        program.add("dup3", USERNS, rootfs.USERS, os.O_CLOEXEC, about="the pod's user namespace")
     rootfs.build(program, tree)
-    _streams(program, command.tty, confinement.identity.uid, console=True)
+    _streams(program, command.tty, _on_node(confinement), console=True)
+    if confinement.users is not None:
+        _become_user(program, USERNS)
+        # A mount namespace that is theirs: with CAP_SYS_ADMIN they may mount in it, but undo none of ours.
+        program.add("unshare", CLONE_NEWNS, about="mount namespace of the pod's users")
     _finish(program, confinement, command, create_cwd=not tree.readonly)
     return program
 
@@ -113,7 +122,11 @@ def execution(namespaces: int, confinement: Confinement, command: Command) -> Pr
     _begin(program)
     _enter_cgroups(program, confinement)
     program.add("setns", CONTAINER, namespaces, about="the container's namespaces")
-    _streams(program, command.tty, confinement.identity.uid, console=False)
+    if confinement.users is not None:
+        rootfs.act_as(program, confinement.users.first)
+    _streams(program, command.tty, _on_node(confinement), console=False)
+    if confinement.users is not None:
+        _become_user(program, CONTAINER)
     _finish(program, confinement, command, create_cwd=False)
     return program
 
@@ -149,6 +162,22 @@ def _enter_cgroups(program: Program, confinement: Confinement) -> None:
         write(program, path, "0")
     if confinement.oom_score_adj:
         write(program, "/proc/self/oom_score_adj", str(confinement.oom_score_adj), (errno.EACCES, errno.EPERM))
+    for name, (soft, hard) in confinement.rlimits.items():
+        pair = struct.pack("<QQ", soft & 0xFFFFFFFFFFFFFFFF, hard & 0xFFFFFFFFFFFFFFFF)
+        program.add("prlimit64", 0, _RLIMITS[name], pair, None, forgive=(errno.EPERM,), about=f"rlimit {name}")
+
+
+def _on_node(confinement: Confinement) -> int:
+    """The user of the container's process, as the node counts."""
+    return confinement.identity.uid + (confinement.users.first if confinement.users else 0)
+
+
+def _become_user(program: Program, where: Input) -> None:
+    """Enter the pod's user namespace, as its root, with all power in it and none outside."""
+    program.add("setns", where, CLONE_NEWUSER, about="the pod's user namespace")
+    program.add("setgroups", 0, None, about="no groups of the node")
+    program.add("setresgid", 0, 0, 0, about="gid 0 of the pod's users")
+    program.add("setresuid", 0, 0, 0, about="uid 0 of the pod's users")
 
 
 def _streams(program: Program, tty: bool, uid: int, *, console: bool) -> None:
@@ -183,9 +212,6 @@ def _streams(program: Program, tty: bool, uid: int, *, console: bool) -> None:
 def _finish(program: Program, confinement: Confinement, command: Command, *, create_cwd: bool) -> None:
     """Give up everything that is not the container's, in the only order that works, and become its command."""
     identity = confinement.identity
-    for name, (soft, hard) in confinement.rlimits.items():
-        pair = struct.pack("<QQ", soft & 0xFFFFFFFFFFFFFFFF, hard & 0xFFFFFFFFFFFFFFFF)
-        program.add("prlimit64", 0, _RLIMITS[name], pair, None, forgive=(errno.EPERM,), about=f"rlimit {name}")
     cwd = command.cwd or "/"
     if create_cwd and cwd != "/":
         mounts.make_directories(program, cwd)

@@ -7,6 +7,7 @@ link that an image's symbolic link could lead a mount through.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 import os
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from nodeagent.linux import mounts
 from nodeagent.linux.mounts import AT_FDCWD, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 from nodeagent.linux.program import Input, Program, Result
-from nodeagent.runtime.interface import Mount, RuntimeFailure
+from nodeagent.runtime.interface import Mount, RuntimeFailure, UserNamespace
 
 MASKED_PATHS = (
     "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
@@ -52,19 +53,27 @@ class Tree:
     readonly_paths: Sequence[str]
     readonly: bool
     privileged: bool
+    users: UserNamespace | None = None  # then USERS is a descriptor of it
+
+
+USERS = 201
+"""The descriptor number of the pod's user namespace while a tree is built: mount_setattr wants it in memory."""
+_PR_SET_SECUREBITS, _NO_SETUID_FIXUP = 28, 4
 
 
 def build(program: Program, tree: Tree) -> None:
     """Append the steps that make `tree` the root of the process. Leaves it in `/`."""
-    volumes = [(m, _take(program, m)) for m in tree.mounts]
+    volumes = [(m, _take(program, m, tree.users is not None)) for m in tree.mounts]
     shm = _take_shm(program, tree.shm)
     program.add("mount", "", "/", None, mounts.MS_REC | mounts.MS_PRIVATE, None, about="/ private")
-    _overlay(program, tree)
-    program.add("chdir", tree.mountpoint, about=tree.mountpoint)
+    top = _overlay(program, tree) if tree.users is None else _mapped_overlay(program, tree, tree.users)
+    program.add("chdir", top, about=top)
     program.add("pivot_root", ".", ".", about=tree.mountpoint)
     program.add("umount2", ".", mounts.MNT_DETACH, about="the node's root")
     program.add("chdir", "/", about="/")
-    _dev(program, shm, tree.privileged)
+    if tree.users is not None:
+        act_as(program, tree.users.first)
+    _dev(program, shm, tree.privileged and tree.users is None, tree.users.first if tree.users else 0)
     _sys(program, tree)
     for volume, source in volumes:
         _place(program, volume, source)
@@ -78,7 +87,30 @@ def build(program: Program, tree: Tree) -> None:
         mounts.set_attributes(program, AT_FDCWD, mounts.ATTR_RDONLY, path="/", about="/ read-only")
 
 
-def _overlay(program: Program, tree: Tree) -> None:
+def act_as(program: Program, uid: int) -> None:
+    """What is made from now on belongs to this user and group of the node, a pod's root; all power is kept."""
+    program.add("prctl", _PR_SET_SECUREBITS, _NO_SETUID_FIXUP, 0, 0, 0, about="securebits")
+    program.add("setfsgid", uid)
+    program.add("setfsuid", uid)
+
+
+def _mapped_overlay(program: Program, tree: Tree, users: UserNamespace) -> str:
+    """The overlay of a pod with its own users: each layer as a mount that shows the node's root as theirs. They are
+    mounted on a tmpfs that goes with the node's root, so that only the overlay itself still has them. Where it is."""
+    top = tree.mountpoint
+    mounts.mount(program, "tmpfs", top, "tmpfs", _HARMLESS, f"mode=755,size=64k,uid={users.first},gid={users.first}")
+    for index, layer in enumerate(tree.layers):
+        clone = mounts.take(program, layer)
+        mounts.map_ids(program, clone, USERS, layer)
+        program.add("mkdirat", AT_FDCWD, f"{top}/{index}", 0o755, about=layer)
+        mounts.put(program, clone, f"{top}/{index}")
+    program.add("mkdirat", AT_FDCWD, f"{top}/root", 0o755, about=f"{top}/root")
+    layers = [f"{top}/{index}" for index in range(len(tree.layers))]
+    _overlay(program, dataclasses.replace(tree, layers=layers, mountpoint=f"{top}/root"))
+    return f"{top}/root"
+
+
+def _overlay(program: Program, tree: Tree) -> str:
     """`volatile`: nobody needs a container's writable layer after a crash, and without it unmounting syncs the whole
     upper filesystem. Options of mount(2) must fit a page, hence paths relative to what they have in common."""
     paths = [*tree.layers, tree.upper, tree.work]
@@ -94,12 +126,16 @@ def _overlay(program: Program, tree: Tree) -> None:
     if len(data) > 4000:
         raise RuntimeFailure(f"overlay: {len(layers)} layers do not fit mount(2)'s options", "CreateContainerError")
     mounts.mount(program, "overlay", tree.mountpoint, "overlay", 0, data)
+    return tree.mountpoint
 
 
-def _take(program: Program, mount: Mount) -> Result:
-    return mounts.take(
+def _take(program: Program, mount: Mount, mapped: bool) -> Result:
+    tree = mounts.take(
         program, mount.host_path, readonly=mount.readonly, propagation=mount.propagation, recursive=mount.recursive
     )
+    if mapped:
+        mounts.map_ids(program, tree, USERS, mount.host_path)
+    return tree
 
 
 def _take_shm(program: Program, shm: Input | str) -> Result:
@@ -124,12 +160,14 @@ def _place(program: Program, mount: Mount, source: Result) -> None:
     mounts.put(program, source, target)
 
 
-def _dev(program: Program, shm: Result, privileged: bool) -> None:
+def _dev(program: Program, shm: Result, node_devices_too: bool, root: int) -> None:
+    """`root`: the node's number of the container's root. A pod with users of its own gets no devices of the node's:
+    they would be its root's, and it could open them."""
     program.add("mkdirat", AT_FDCWD, "/dev", 0o755, forgive=(errno.EEXIST,), about="/dev")
     mounts.mount(program, "tmpfs", "/dev", "tmpfs", MS_NOSUID | mounts.MS_STRICTATIME, "mode=755,size=65536k")
     program.add("umask", 0)
     nodes = {name: (stat.S_IFCHR | 0o666, os.makedev(*numbers)) for name, numbers in _DEVICES.items()}
-    if privileged:
+    if node_devices_too:
         nodes = {**dict(node_devices("/dev")), **nodes}
     made: set[str] = set()
     for name, (mode, device) in nodes.items():
@@ -142,7 +180,7 @@ def _dev(program: Program, shm: Result, privileged: bool) -> None:
         program.add("symlinkat", target, AT_FDCWD, f"/dev/{name}", about=f"/dev/{name}")
     for name in ("pts", "shm", "mqueue"):
         program.add("mkdirat", AT_FDCWD, f"/dev/{name}", 0o755, forgive=(errno.EEXIST,), about=f"/dev/{name}")
-    options = "newinstance,ptmxmode=0666,mode=0620,gid=5"
+    options = f"newinstance,ptmxmode=0666,mode=0620,gid={root + 5}"
     mounts.mount(program, "devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, options)
     mounts.put(program, shm, "/dev/shm")
     mounts.mount(program, "mqueue", "/dev/mqueue", "mqueue", _HARMLESS)

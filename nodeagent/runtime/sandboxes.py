@@ -143,6 +143,8 @@ class Sandboxes:
         program, exports = self._compiler.sandbox(sandbox)
         flags = sandbox_namespaces(config)
         request = {"op": "sandbox", "dir": sandbox.directory, "exports": exports, "unshare": flags}
+        if (users := config.user_namespace) is not None:  # made by nobody in advance
+            request |= {"unshare": 0, "users": [flags, users.first, users.length]}
         await self._fork(sandbox, program, request)
         if config.share_process_namespace and not config.host_pid:
             assert sandbox.link

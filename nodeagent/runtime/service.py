@@ -397,7 +397,7 @@ class LinuxRuntime:
         self._later(lambda: self._cgroups.remove(container.cgroup), container.cgroup)
 
     def _confine_devices(self, container: Container) -> None:
-        if not container.file.config.security.privileged:
+        if self._compiler.confines_devices(container):
             self._cgroups.confine_devices_v2(container.cgroup)
 
     def _later(self, attempt: Callable[[], bool], what: str) -> None:

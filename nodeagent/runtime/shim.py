@@ -395,8 +395,13 @@ def main(message: "dict[str, object]", fds: "list[int]") -> None:
     program, listener = fds[0], wire.Socket(_socket.AF_UNIX, wire.SEQPACKET, 0, fds[1])
     agent = wire.Socket(_socket.AF_UNIX, wire.SEQPACKET, 0, fds[2])
     try:
+        users = -1
         if message["unshare"]:
             unshare(message["unshare"])  # type: ignore[arg-type]
+        if message.get("users"):
+            from nodeagent.runtime.userns import enter
+
+            users = enter(*message["users"])  # type: ignore[misc]
         with Loaded(program) as loaded:
             if not loaded.run():
                 wire.send(agent, {"failed": list(loaded.failure() or ())})
@@ -404,7 +409,7 @@ def main(message: "dict[str, object]", fds: "list[int]") -> None:
             exports = [loaded.result(step) for step in message["exports"]]  # type: ignore[attr-defined]
         os.close(program)
         shim = Shim(str(message["dir"]), listener, agent)
-        shim.inputs = exports
+        shim.inputs = [*(exports or [-1]), users]
     except (OSError, ValueError) as error:
         wire.send(agent, {"error": str(error)})
         return

@@ -63,8 +63,8 @@ async def test_exit_codes_and_signals(node: Node) -> None:
 
 
 async def test_stop_sends_the_stop_signal_and_waits(node: Node) -> None:
-    script = "trap 'echo got it; exit 7' USR1; while true; do sleep 0.01; done"
-    container_id = await node.start("/bin/sh", "-c", "echo ready; " + script, stop_signal="SIGUSR1")
+    script = "trap 'echo got it; exit 7' USR1; echo ready; while true; do sleep 0.01; done"
+    container_id = await node.start("/bin/sh", "-c", script, stop_signal="SIGUSR1")
     await node.log_has(container_id, "ready")
     await node.runtime.stop_container(container_id, 10)
     status = await node.runtime.container_status(container_id)

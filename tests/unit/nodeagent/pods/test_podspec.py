@@ -199,3 +199,28 @@ async def test_what_was_made_of_mounts_shows_in_the_status(world) -> None:
     assert world.container()["stopSignal"] == "SIGUSR1"
     by_path = {m.container_path: m for m in world.find().config.mounts}
     assert by_path["/c"].recursive and by_path["/c"].readonly and not by_path["/b"].recursive
+
+
+async def test_pods_with_their_own_users_share_no_id(world) -> None:
+    for name in ("a", "b"):
+        world.pod(name, hostUsers=False)
+    world.pod("c")
+    for name in ("a", "b", "c"):
+        await world.until(lambda n=name: world.status(n).get("phase") == "Running")
+
+    def ranges() -> dict[str, int | None]:
+        configs = [p.config for p in world.runtime.pods.values()]
+        return {c.identity.name: c.user_namespace and c.user_namespace.first for c in configs}
+
+    first = ranges()
+    assert first["c"] is None and {first["a"], first["b"]} == {65536, 131072}
+    await world.kill()
+    await world.start()
+    world.pod("d", hostUsers=False)
+    await world.until(lambda: world.status("d").get("phase") == "Running")
+    assert ranges()["d"] == 196608  # a restarted agent knows what is taken
+    await world.delete("a", grace=1)
+    await world.until(lambda: world.api.get("pods", "a", "default") is None)
+    world.pod("e", hostUsers=False)
+    await world.until(lambda: world.status("e").get("phase") == "Running")
+    assert ranges()["e"] == first["a"]
