@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from controlplane import clock
+from controlplane.api import jobs
 from controlplane.api.status import StatusError
 from controlplane.client.resources import JOBS, PODS
 from controlplane.controllers import actions, meta, pods
@@ -30,8 +31,6 @@ from controlplane.controllers.job_status import (
 from controlplane.controllers.podcontrol import PodControl, pod_from_template
 from controlplane.controllers.reconcile import Context, Controller
 
-_LABELS = ("batch.kubernetes.io/controller-uid", "controller-uid")
-_NAME_LABELS = ("batch.kubernetes.io/job-name", "job-name")
 _BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS = 10.0, 600.0
 
 
@@ -107,11 +106,7 @@ def _backoff(count: Tally, now: float) -> float:
 def manifest(job: meta.Object, index: int) -> meta.Object:
     """A pod of the Job."""
     made = pod_from_template(job["spec"]["template"], job, new_ref("batch/v1", "Job", job))
-    labels = {
-        **meta.labels(made),
-        **dict.fromkeys(_LABELS, meta.uid(job)),
-        **dict.fromkeys(_NAME_LABELS, meta.name(job)),
-    }
+    labels = {**meta.labels(made), **({} if jobs.is_manual(job) else jobs.expected_labels(job))}
     notes, spec = dict(meta.annotations(made)), made["spec"]
     if index >= 0:
         labels[INDEX] = notes[INDEX] = str(index)

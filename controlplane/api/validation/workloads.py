@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from controlplane.api import names
+from controlplane.api import jobs, names
 from controlplane.api.selectors import from_selector
 from controlplane.api.status import Cause, forbidden_field, invalid_value, not_supported, required
 from controlplane.api.validation.common import (
@@ -147,11 +147,31 @@ def _rolling(causes: list[Cause], rolling: Each, path: str) -> None:
 
 
 def job(obj: Object) -> list[Cause]:
-    """batch/v1 Job. Its selector and labels are there if the API server has made them."""
+    """batch/v1 Job, with the selector and labels that the API server has made."""
     spec = obj.get("spec") or {}
     causes: list[Cause] = []
     job_spec(causes, spec, "spec")
-    causes += selector(spec.get("selector"), "spec.selector")
+    chosen = spec.get("selector")
+    if chosen is None:
+        return [*causes, required("spec.selector")]
+    if complaints := selector(chosen, "spec.selector"):
+        return causes + complaints
+    chosen_by = from_selector(chosen)
+    worn = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
+    if not chosen_by.matches(worn):
+        text = "`selector` does not match template `labels`"
+        causes.append(invalid_value("spec.template.metadata.labels", worn, text))
+    if jobs.is_manual(obj):
+        return causes
+    expected = jobs.expected_labels(obj)
+    for key, value in expected.items():
+        at = f"spec.template.metadata.labels[{key}]"
+        if key not in worn:
+            causes.append(required(at, f"must be '{value}'"))
+        elif worn[key] != value:
+            causes.append(invalid_value(at, worn, f"must be '{value}'"))
+    if not chosen_by.matches(expected):
+        causes.append(invalid_value("spec.selector", chosen, "`selector` not auto-generated"))
     return causes
 
 
@@ -190,7 +210,13 @@ def cron_job(obj: Object) -> list[Cause]:
         causes.append(invalid_value("spec.schedule", schedule, complaint))
     at_least(causes, spec, "spec", 0, "startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit")
     one_of(causes, spec, "spec", "concurrencyPolicy", ("Allow", "Forbid", "Replace"))
-    job_spec(causes, (spec.get("jobTemplate") or {}).get("spec") or {}, "spec.jobTemplate.spec")
+    wanted = (spec.get("jobTemplate") or {}).get("spec") or {}
+    job_spec(causes, wanted, "spec.jobTemplate.spec")
+    if wanted.get("selector") is not None:
+        text = "`selector` will be auto-generated"
+        causes.append(invalid_value("spec.jobTemplate.spec.selector", wanted["selector"], text))
+    if wanted.get("manualSelector"):
+        causes.append(not_supported("spec.jobTemplate.spec.manualSelector", True, ("nil", "false")))
     return causes
 
 

@@ -7,7 +7,7 @@ release things afterwards. Objects given to `prepare_*` are this request's own a
 from typing import Any
 
 from controlplane import clock
-from controlplane.api import defaults, names, status
+from controlplane.api import defaults, jobs, names, status
 from controlplane.api.resources import Resource
 from controlplane.api.validation import certificates, resize
 
@@ -269,12 +269,24 @@ def _dated(condition: Object) -> Object:
     return {"lastUpdateTime": now, "lastTransitionTime": now, **{k: v for k, v in condition.items() if v is not None}}
 
 
+class JobStrategy(Strategy):
+    """The selector and labels that tie pods to their Job are the server's."""
+
+    async def prepare_create(self, obj: Object) -> None:
+        await super().prepare_create(obj)
+        jobs.generate_selector(obj)
+
+    async def refused(self, obj: Object) -> None:
+        jobs.forget_name(obj)
+
+
 STRATEGIES: dict[tuple[str, str], type[Strategy]] = {
     ("", "Pod"): PodStrategy,
     ("", "Namespace"): NamespaceStrategy,
     ("", "Node"): NodeStrategy,
     ("", "PersistentVolume"): _WithPhase,
     ("", "PersistentVolumeClaim"): _WithPhase,
+    ("batch", "Job"): JobStrategy,
     ("certificates.k8s.io", "CertificateSigningRequest"): CertificateRequestStrategy,
 }
 _ADMISSION = "admissionregistration.k8s.io"
