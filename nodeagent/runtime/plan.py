@@ -212,6 +212,8 @@ def _streams(program: Program, tty: bool, uid: int, *, console: bool) -> None:
 def _finish(program: Program, confinement: Confinement, command: Command, *, create_cwd: bool) -> None:
     """Give up everything that is not the container's, in the only order that works, and become its command."""
     identity = confinement.identity
+    # Before the working directory, which the image chooses: /proc/self/fd/N must not lead to the node (CVE-2024-21626).
+    program.add("close_range", 3, 0xFFFFFFFF, 0, about="descriptors of the node")
     cwd = command.cwd or "/"
     if create_cwd and cwd != "/":
         mounts.make_directories(program, cwd)

@@ -77,7 +77,7 @@ def build(program: Program, tree: Tree) -> None:
     _sys(program, tree)
     for volume, source in volumes:
         _place(program, volume, source)
-    program.add("mkdirat", AT_FDCWD, "/proc", 0o555, forgive=(errno.EEXIST,), about="/proc")
+    _own_directory(program, "/proc", 0o555)
     mounts.mount(program, "proc", "/proc", "proc", _HARMLESS)
     for path in tree.readonly_paths:
         mounts.cover(program, path, _COVER)
@@ -160,10 +160,19 @@ def _place(program: Program, mount: Mount, source: Result) -> None:
     mounts.put(program, source, target)
 
 
+def _own_directory(program: Program, path: str, mode: int) -> None:
+    """A directory for one of the kernel's file systems; no symbolic link of the image's, which might lead through a
+    volume that another container changes meanwhile."""
+    program.add("mkdirat", AT_FDCWD, path, mode, forgive=(errno.EEXIST,), about=path)
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+    fd = program.add("openat", AT_FDCWD, path, flags, 0, about=f"{path} must be a directory in the image, no link:")
+    program.add("close", fd)
+
+
 def _dev(program: Program, shm: Result, node_devices_too: bool, root: int) -> None:
     """`root`: the node's number of the container's root. A pod with users of its own gets no devices of the node's:
     they would be its root's, and it could open them."""
-    program.add("mkdirat", AT_FDCWD, "/dev", 0o755, forgive=(errno.EEXIST,), about="/dev")
+    _own_directory(program, "/dev", 0o755)
     mounts.mount(program, "tmpfs", "/dev", "tmpfs", MS_NOSUID | mounts.MS_STRICTATIME, "mode=755,size=65536k")
     program.add("umask", 0)
     nodes = {name: (stat.S_IFCHR | 0o666, os.makedev(*numbers)) for name, numbers in _DEVICES.items()}
@@ -205,7 +214,7 @@ def node_devices(top: str, below: str = "") -> Iterable[tuple[str, tuple[int, in
 
 def _sys(program: Program, tree: Tree) -> None:
     readonly = 0 if tree.privileged else MS_RDONLY
-    program.add("mkdirat", AT_FDCWD, "/sys", 0o555, forgive=(errno.EEXIST,), about="/sys")
+    _own_directory(program, "/sys", 0o555)
     mounts.mount(program, "sysfs", "/sys", "sysfs", _HARMLESS | readonly)
     top = "/sys/fs/cgroup"
     if set(tree.cgroups) == {""}:

@@ -1,11 +1,14 @@
 """Ways out of a container that must be shut. Each test tries with what an ordinary container has: uid 0 inside."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from nodeagent.runtime.interface import ImageConfig, RuntimeFailure
 
 Node = Any
 
@@ -65,8 +68,6 @@ async def test_entry_point_proc_self_exe_is_harmless(node: Node, tmp_path: Path)
     (layer / "bin").mkdir(parents=True)
     (layer / "bin/entry").write_text("#!/proc/self/exe\n")
     (layer / "bin/entry").chmod(0o755)
-    from nodeagent.runtime.interface import ImageConfig, RuntimeFailure
-
     image = node.add_image("evil", ImageConfig(), str(layer))
     try:
         container_id = await node.start("/bin/entry", image=image)
@@ -80,3 +81,51 @@ async def test_no_descriptor_of_the_node_leaks_in(node: Node) -> None:
     output = await node.shell("ls -l /proc/self/fd")
     numbers = {line.split()[8] for line in output.splitlines() if "->" in line}
     assert numbers <= {"0", "1", "2", "3"}  # 3 is ls's own
+
+
+async def test_no_working_directory_leads_to_the_node(node: Node, tmp_path: Path) -> None:
+    """CVE-2024-21626: a descriptor of the node's that is still open when the working directory is entered."""
+    layer = tmp_path / "evil"
+    layer.mkdir()
+    for number in range(3, 40):
+        (layer / f"to{number}").symlink_to(f"/proc/self/fd/{number}")
+    image = node.add_image("evil", ImageConfig(), str(layer))
+    sandbox = await node.sandbox()
+    for directory in (f"{prefix}{n}" for n in range(3, 40) for prefix in ("/proc/self/fd/", "/to")):
+        script = "cd ../../../../../../../..; test -e /bin/busybox && test -e var -o -e home && echo ESCAPED"
+        try:
+            container_id = await node.start(
+                "/bin/sh", "-c", script, image=image, working_dir=directory, sandbox=sandbox
+            )
+        except RuntimeFailure as failure:
+            assert "No such file" in str(failure) or "File exists" in str(failure), failure
+            continue
+        await node.ended(container_id)
+        assert "ESCAPED" not in await node.log(container_id), directory
+
+
+async def test_an_exec_gets_no_descriptor_and_no_working_directory_of_the_node(node: Node) -> None:
+    sandbox = await node.sandbox()
+    started = await node.start("/bin/sh", "-c", "sleep 1000", working_dir="/work", sandbox=sandbox)
+    for number in range(3, 30):
+        pid = (await node.runtime.container_status(started)).pid
+        work = Path(f"/proc/{pid}/root/work")
+        work.unlink() if work.is_symlink() else work.rmdir()
+        work.symlink_to(f"/proc/self/fd/{number}")
+        output = b""
+        with contextlib.suppress(RuntimeFailure):
+            session = await node.runtime.exec(started, ["/bin/ls", "../../../../.."], tty=False, stdin=False)
+            while (chunk := await session.read()) is not None:
+                output += chunk[1]
+            await session.close()
+        assert b"home" not in output.split() and b"var" not in output.split(), number
+
+
+@pytest.mark.parametrize("name", ["proc", "sys", "dev"])
+async def test_the_kernels_file_systems_follow_no_link_of_the_image(node: Node, tmp_path: Path, name: str) -> None:
+    layer = tmp_path / "evil"
+    layer.mkdir()
+    (layer / name).symlink_to("tmp")
+    image = node.add_image("evil", ImageConfig(), str(layer))
+    with pytest.raises(RuntimeFailure, match=f"/{name} must be a directory"):
+        await node.start("/bin/true", image=image)
