@@ -9,6 +9,16 @@ module Wherry
   Machine = Struct.new(:name, :address, :cpus, :memory, :role)
   RENEW_BEFORE = 30 * 24 * 3600 # seconds of validity left
 
+  # What Vagrant shows as it is, without its own stack.
+  class Trouble < Vagrant::Errors::VagrantError
+    attr_reader :error_message
+
+    def initialize(text)
+      @error_message = text
+      super()
+    end
+  end
+
   # The table's first `count` machines; beyond its end, more like the last one.
   def self.machines(table, count)
     rows = table.lines.drop(1).map(&:split)
@@ -66,7 +76,7 @@ module Wherry
         return line if status.success? && line
 
         waiting = made? && now < deadline
-        raise "#{@control_plane} gives no join line; is it up? `vagrant up #{@control_plane}`\n#{answer}" unless waiting
+        raise Trouble, "#{@control_plane} gives no join line; is it up? `vagrant up #{@control_plane}`\n#{answer}" unless waiting
 
         sleep 5
       end
