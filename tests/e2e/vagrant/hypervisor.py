@@ -44,12 +44,15 @@ class Hypervisor:
             (self.folder / place).mkdir(parents=True, exist_ok=True)
         (self.folder / "etc/qemu.conf").write_text(QEMU)
         (self.folder / "pid").unlink(missing_ok=True)
-        log = (self.folder / "hypervisor.log").open("w")
-        self.process = subprocess.Popen(
-            ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
-             sys.executable, __file__, str(self.folder)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, preexec_fn=die_with_parent,
-        )  # fmt: skip
+        unshared = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        with (self.folder / "hypervisor.log").open("w") as log:
+            self.process = subprocess.Popen(
+                [*unshared, sys.executable, __file__, str(self.folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=die_with_parent,
+            )
         try:
             self.wait()
         except BaseException:
