@@ -2,7 +2,11 @@
 
 import sys
 
-from controlplane import daemon
-from controlplane.apiserver.server import Config, serve
+from controlplane.apiserver import garbage
+
+garbage.hold()
+
+from controlplane import daemon  # noqa: E402
+from controlplane.apiserver.server import Config, serve  # noqa: E402
 
 sys.exit(daemon.main(Config, serve))

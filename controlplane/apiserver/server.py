@@ -12,7 +12,7 @@ from controlplane.api import resources as api_resources
 from controlplane.api import status
 from controlplane.api.definitions import load
 from controlplane.api.resources import ResourceTable
-from controlplane.apiserver import admission, pipeline
+from controlplane.apiserver import admission, garbage, pipeline
 from controlplane.apiserver.admission.dynamic.matching import GROUP as POLICY_GROUP
 from controlplane.apiserver.admission.dynamic.plugin import Dynamic
 from controlplane.apiserver.admission.dynamic.strategy import PolicyStrategy
@@ -298,6 +298,8 @@ async def serve(config: Config, ready: Callable[[], None]) -> None:
     chores = [*server.chores(), *rotations.start(), asyncio.create_task(tls.follow(), name="certificate files")]
     log.info("serving address=%s port=%d version=%s", config.bind_address, port, server.definitions.version)
     forget = on_liveness(server.cache.trouble)
+    garbage.settle()
+    chores.append(asyncio.create_task(garbage.collect(), name="garbage"))
     ready()
     try:
         await asyncio.Event().wait()

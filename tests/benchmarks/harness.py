@@ -70,10 +70,11 @@ class ApiServer:
         certificate.write_bytes(self._admin())
         self.tls.load_cert_chain(certificate)
         self._log = open(directory / "log", "wb")  # noqa: SIM115
+        self.store_file = directory / "wherry.db"
         self._command = [
             sys.executable, "-m", "controlplane.apiserver",
             "--advertise-address", "127.0.0.1", "--bind-address", "127.0.0.1", "--secure-port", str(self.port),
-            "--store", f"sqlite://{directory}/wherry.db",
+            "--store", f"sqlite://{self.store_file}",
             "--tls-cert-file", str(self.layout.identity("apiserver")),
             "--tls-private-key-file", str(self.layout.identity("apiserver")),
             "--client-ca-file", str(self.layout.ca_cert),
@@ -89,6 +90,11 @@ class ApiServer:
         return b"\n".join(base64.b64decode(user[f"client-{part}-data"]) for part in ("certificate", "key"))
 
     def __enter__(self) -> ApiServer:
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start the process; `ready_s` is how long it took to say that it is ready."""
         begun = time.perf_counter()
         self.popen = subprocess.Popen(self._command, cwd=ROOT, stdout=self._log, stderr=self._log)
         while not self._ready():
@@ -96,11 +102,14 @@ class ApiServer:
                 raise RuntimeError("no API server: " + Path(self._log.name).read_text()[-2000:])
             time.sleep(0.002)
         self.ready_s = time.perf_counter() - begun
-        return self
+
+    def stop(self) -> None:
+        """End the process; the store stays until the end of the `with`."""
+        self.popen.terminate()
+        self.popen.wait(30)
 
     def __exit__(self, *_: object) -> None:
-        self.popen.terminate()
-        self.popen.wait(10)
+        self.stop()
         self._log.close()
         self._directory.cleanup()
 

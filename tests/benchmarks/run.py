@@ -34,6 +34,7 @@ ORDER = (
     "lists",
     "watch",
     "protobuf",
+    "scale",
     "scheduler",
     "proxy",
     "modes",
