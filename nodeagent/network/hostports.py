@@ -43,7 +43,9 @@ class HostPorts:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         self._pods: dict[str, tuple[str, tuple[PortMapping, ...]]] = {}
         for name in os.listdir(directory):
-            if name.endswith(".json"):
+            if name.endswith(".new"):  # its writer was killed
+                os.unlink(os.path.join(directory, name))
+            elif name.endswith(".json"):
                 with open(os.path.join(directory, name), encoding="utf-8") as file:
                     document = json.load(file)
                 self._pods[name[:-5]] = (document["ip"], tuple(PortMapping(**p) for p in document["ports"]))
@@ -72,10 +74,15 @@ class HostPorts:
 
     def withdraw(self, sandbox_id: str) -> None:
         """Take the sandbox's ports away. No error if it has none. Raises IptablesError, OSError."""
-        if sandbox_id in self._pods:
-            os.unlink(os.path.join(self._directory, f"{sandbox_id}.json"))
-            del self._pods[sandbox_id]
+        held = self._pods.pop(sandbox_id, None)
+        if held is None:
+            return
+        try:  # rules first: as long as the file is there, the next agent knows that there may be some
             self.sync()
+            os.unlink(os.path.join(self._directory, f"{sandbox_id}.json"))
+        except BaseException:
+            self._pods[sandbox_id] = held
+            raise
 
     def sync(self) -> None:
         """Write both chains and their jumps. Raises IptablesError."""

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
 PING_TIMEOUT_S = 2.0
+FORK_TIMEOUT_S = 30.0  # from the request to the zygote to the shim's word that it is ready
 STOP_TIMEOUT_S = 30.0  # from SIGKILL to everything in a sandbox to its shim's answer
 _REASON = "CreatePodSandboxError"
 
@@ -75,6 +76,11 @@ class Sandboxes:
         except TimeoutError:
             return f"the runtime's zygote does not answer at {self._socket_path} within {PING_TIMEOUT_S:g} s"
         return ""
+
+    def pids(self) -> list[int]:
+        """The processes at the other ends of our connections: shims and the zygote."""
+        zygote = [self._zygote.peer_pid()] if self._zygote is not None and self._zygote.open else []
+        return [*zygote, *(sandbox.pid for sandbox in self.all.values() if sandbox.link is not None)]
 
     def close(self) -> None:
         for sandbox in self.all.values():
@@ -186,7 +192,10 @@ class Sandboxes:
             os.close(fd)
             listener.close()
             theirs.close()
-        reply = await answer
+        try:
+            reply = await asyncio.wait_for(answer, FORK_TIMEOUT_S)
+        except TimeoutError:  # should it come later, it finds nobody to tell, and ends
+            reply = {"error": f"no shim within {FORK_TIMEOUT_S:g} s"}
         if "ready" not in reply:
             link.close()
             reason = program.error(reply["failed"]) if "failed" in reply else reply["error"]

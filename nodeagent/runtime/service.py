@@ -14,13 +14,14 @@ import os
 import shutil
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from controlplane import clock
 from nodeagent.linux.cgroups import Cgroups, detect
 from nodeagent.linux.disk import tree_usage
 from nodeagent.linux.program import Program
-from nodeagent.runtime import dial, identity, plan, state
+from nodeagent.runtime import dial, identity, plan, state, watch
 from nodeagent.runtime.compile import Compiler
 from nodeagent.runtime.exec import Session
 from nodeagent.runtime.interface import (
@@ -50,6 +51,7 @@ log = logging.getLogger(__name__)
 
 HANDLERS = ("", "wherry", "runc")
 """RuntimeClass handlers that mean this runtime; `runc`, since manifests written for other nodes name it."""
+POD_GROUPS = ("kubepods", "kubepods/burstable", "kubepods/besteffort")  # where pods' cgroups are; others are not swept
 KILL_TIMEOUT_S = 30.0  # after SIGKILL a process may still wait for a device; longer than this it is reported
 
 
@@ -61,9 +63,11 @@ class LinuxRuntime:
     def __init__(
         self, root_dir: str, state_dir: str, socket_path: str, images: ImageService, network: PodNetwork, *,
         cgroup_root: str = "", rlimits: Mapping[str, tuple[int, int]] | None = None, native: bool = True,
+        watch_period_s: float = watch.PERIOD_S,
     ) -> None:  # fmt: skip
         self.images = images
         self._native = native
+        self._watch_period_s = watch_period_s
         self._listeners: list[asyncio.Queue[ContainerEvent]] = []
         self._tasks: set[asyncio.Future[Any]] = set()
         self._root_dir = root_dir
@@ -88,6 +92,19 @@ class LinuxRuntime:
         known = {c for s in self._pods.all.values() for c in s.containers}
         for name in set(os.listdir(f"{self._root_dir}/containers")) - known:
             shutil.rmtree(f"{self._root_dir}/containers/{name}", ignore_errors=True)
+        self._sweep_cgroups(known)
+        self._tasks.add(asyncio.ensure_future(watch.keep_awake(self._pods.pids, self._watch_period_s)))
+
+    def _sweep_cgroups(self, known: set[str]) -> None:
+        """Cgroups that belong to no sandbox and no container that is on disk: their files were removed first."""
+        own = {sandbox.cgroup for sandbox in self._pods.all.values()}
+        unknown = [f"{group}/{name}" for group in POD_GROUPS for name in self._cgroups.children(group)
+                   if name.startswith("pod") and f"{group}/{name}" not in own]  # fmt: skip
+        unknown += [f"{pod}/{name}" for pod in own for name in self._cgroups.children(pod) if name not in known]
+        for path in unknown:
+            log.info("swept cgroup=%s", path)
+            self._cgroups.kill(path)
+            self._later(partial(self._cgroups.remove, path), path)
 
     async def close(self) -> None:
         for task in list(self._tasks):

@@ -202,7 +202,11 @@ class Shim:
             if receiver is not None:
                 receiver.close()
         started: dict[str, object] = {"pid": process.pid, "at": _now()}
-        wire.write_file(process.directory + "/started.json", started)
+        try:
+            wire.write_file(process.directory + "/started.json", started)
+        except OSError:  # a full disk: nobody would find it again
+            self._signal(process, SIGKILL)
+            raise
         return started
 
     def do_exec(
@@ -334,7 +338,10 @@ class Shim:
         for viewer in list(process.viewers):
             self._detach(process, viewer)
         report["oom"] = _oom_kills(process.oom_file)
-        wire.write_file(process.directory + "/exit.json", report)
+        try:
+            wire.write_file(process.directory + "/exit.json", report)
+        except OSError:  # a full disk: who listens hears of it all the same
+            pass
         for entry in list(self._handlers.values()):
             connection = entry[-1]
             if isinstance(connection, Connection) and connection.watching:

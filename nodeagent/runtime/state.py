@@ -15,6 +15,7 @@ are created -> running -> exited and created -> exited (the start failed); `adva
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 from collections.abc import Sequence
@@ -185,10 +186,11 @@ class Sandbox:
 
 def save(path: str, value: Any) -> None:
     """Make the file `path` hold `value`: whole or not at all. Raises OSError."""
-    temporary = path + ".new"
+    temporary, data = path + ".new", msgspec.json.encode(value)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, msgspec.json.encode(value))
+        if os.write(fd, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
     finally:
         os.close(fd)
     os.rename(temporary, path)

@@ -128,6 +128,14 @@ class Cgroups:
         removed = [_remove(directory) for directory in self._directories(path)]  # all of them, whatever one says
         return all(removed)
 
+    def children(self, path: str) -> set[str]:
+        """The names of the cgroups right below `path`, in whichever hierarchy."""
+        found: set[str] = set()
+        for directory in self._directories(path):
+            with contextlib.suppress(FileNotFoundError):
+                found.update(entry.name for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False))
+        return found
+
     def remove_shared(self) -> None:
         """Remove what all containers share, if no process is in it: it is made again when needed."""
         if "devices" in self.layout.v1:
