@@ -6,7 +6,7 @@ a field path in front. `name_errors` knows which check a kind's metadata.name ha
 
 import re
 from collections.abc import Callable
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 Check = Callable[[str], list[str]]
 
@@ -23,6 +23,12 @@ _is_label_1035 = re.compile(_LABEL_1035).fullmatch
 _is_qualified = re.compile(_QUALIFIED).fullmatch
 _is_config_key = re.compile(_CONFIG_KEY).fullmatch
 _is_http_header = re.compile(_HTTP_HEADER).fullmatch
+_SEARCH_LABEL = r"[a-z0-9_]([-_a-z0-9]*[a-z0-9])?"
+_SEARCH_DOMAIN = rf"{_SEARCH_LABEL}(\.{_SEARCH_LABEL})*"
+_HTTP_PATH = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
+_is_port_name = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?").fullmatch
+_is_search_domain = re.compile(_SEARCH_DOMAIN).fullmatch
+_is_http_path = re.compile(_HTTP_PATH).fullmatch
 _is_printable = re.compile(r"[ -<>-~]+").fullmatch
 
 
@@ -70,6 +76,13 @@ _LABEL_VALUE_TEXT = _says(
     "my_value",
     "12345",
 )
+_SEARCH_DOMAIN_TEXT = _says(
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', "
+    "and must start and end with an alphanumeric character",
+    _SEARCH_DOMAIN,
+    "example.com",
+)
+_HTTP_PATH_TEXT = f"Invalid path (regex used for validation is '{_HTTP_PATH}')"
 _CONFIG_KEY_TEXT = _says(
     "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
     _CONFIG_KEY,
@@ -176,6 +189,8 @@ def http_header_name(value: str) -> list[str]:
 
 def port_name(value: str) -> list[str]:
     """An IANA service name: the name of a container's port."""
+    if len(value) <= 15 and _is_port_name(value) and "--" not in value and not value.replace("-", "").isdecimal():
+        return []
     errors = [] if len(value) <= 15 else [_too_long(15)]
     if not re.fullmatch(r"[-a-z0-9]+", value):
         errors.append("must contain only alphanumeric characters (a-z, 0-9), and hyphens (-)")
@@ -194,12 +209,37 @@ def port_number(value: int) -> list[str]:
 
 
 def ip(value: str) -> list[str]:
-    """An IPv4 or IPv6 address."""
+    """An IPv4 or IPv6 address (without a zone)."""
     try:
-        ip_address(value)
+        ip_address(value if "%" not in value else "")
     except ValueError:
         return ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]
     return []
+
+
+def cidr(value: str) -> list[str]:
+    """A network, "10.9.8.0/24". Bits beyond the prefix are let pass, as in the old fields of Kubernetes."""
+    try:
+        ip_network(value if value.rpartition("/")[2].isdecimal() and "/" in value else "", strict=False)
+    except ValueError:
+        return ["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"]
+    return []
+
+
+def dns1123_subdomain_with_underscore(value: str) -> list[str]:
+    """A subdomain that may have underscores: the search list of a resolver."""
+    return _check(value, _is_search_domain, 253, _SEARCH_DOMAIN_TEXT)
+
+
+def domain_prefixed_path(value: str) -> list[str]:
+    """A domain, a slash and a path: "example.com/controller"."""
+    domain, slash, path = value.partition("/")
+    if not slash or not domain or not path:
+        return ['must be a domain-prefixed path (such as "acme.io/foo")']
+    errors = dns1123_subdomain(domain)
+    if not _is_http_path(path):
+        errors.append(_HTTP_PATH_TEXT)
+    return errors
 
 
 def path_segment(value: str) -> list[str]:
@@ -214,15 +254,24 @@ def _cron_job(value: str) -> list[str]:
     return ["must be no more than 52 characters"] if len(value) > 52 else dns1123_subdomain(value)
 
 
+def _address_name(value: str) -> list[str]:
+    complaints = ip(value)
+    if not complaints and str(ip_address(value)) != value:
+        return ["must be in canonical form (RFC 5952)"]
+    return complaints
+
+
 _CHECKS: dict[str, Check] = {
     "Namespace": dns1123_label,
+    "StatefulSet": dns1123_label,  # a pod's hostname comes from it
+    "PodDisruptionBudget": path_segment,
     "Service": dns1035_label,
     "Role": path_segment,
     "ClusterRole": path_segment,
     "RoleBinding": path_segment,
     "ClusterRoleBinding": path_segment,
     "APIService": path_segment,
-    "IPAddress": path_segment,
+    "IPAddress": _address_name,
     "ClusterTrustBundle": path_segment,
     "StorageVersion": path_segment,
     "CronJob": _cron_job,

@@ -5,7 +5,7 @@ codes (apimachinery pkg/api/errors and util/validation/field), because clients m
 whether something is an error.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import msgspec
@@ -46,14 +46,15 @@ def invalid_value(field: str, value: Any, detail: str) -> Cause:
 
 
 def not_supported(field: str, value: Any, supported: Iterable[str]) -> Cause:
-    """The field's value is not one of `supported`."""
-    detail = "supported values: " + ", ".join(quote(each) for each in sorted(supported))
+    """The field's value is not one of `supported`, which are named in the order given (a set: sorted)."""
+    ordered = sorted(supported) if isinstance(supported, Set) else supported
+    detail = "supported values: " + ", ".join(quote(each) for each in ordered)
     return Cause("FieldValueNotSupported", field, _body("Unsupported value", value, detail))
 
 
-def duplicate(field: str, value: Any) -> Cause:
+def duplicate(field: str, value: Any, detail: str = "") -> Cause:
     """The field's value must be unique and is not."""
-    return Cause("FieldValueDuplicate", field, _body("Duplicate value", value, ""))
+    return Cause("FieldValueDuplicate", field, _body("Duplicate value", value, detail))
 
 
 def forbidden_field(field: str, detail: str) -> Cause:
@@ -73,9 +74,9 @@ def too_many(field: str, count: int, limit: int) -> Cause:
     return Cause("FieldValueTooMany", field, _body("Too many", count, f"must have at most {limit} {unit}"))
 
 
-def not_found_value(field: str, value: Any) -> Cause:
+def not_found_value(field: str, value: Any, detail: str = "") -> Cause:
     """The field's value names something that does not exist."""
-    return Cause("FieldValueNotFound", field, _body("Not found", value, ""))
+    return Cause("FieldValueNotFound", field, _body("Not found", value, detail))
 
 
 def type_invalid(field: str, value: Any, detail: str) -> Cause:

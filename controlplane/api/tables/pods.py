@@ -14,7 +14,7 @@ def _statuses(obj: Object, key: str) -> list[Object]:
 def _restartable(obj: Object) -> set[str]:
     """Names of the init containers that run along with the pod (sidecars)."""
     found = obj.get("spec", {}).get("initContainers") or ()
-    return {each["name"] for each in found if each.get("restartPolicy") == "Always"}
+    return {each.get("name", "") for each in found if each.get("restartPolicy") == "Always"}
 
 
 def ready(obj: Object, now: float) -> str:

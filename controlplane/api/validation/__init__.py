@@ -21,6 +21,7 @@ from controlplane.api.validation import (
     config,
     metadata,
     networking,
+    pod_updates,
     pods,
     rbac,
     storage,
@@ -57,6 +58,8 @@ _BY_KIND: dict[tuple[str, str], Rules] = {
     **apiregistration.BY_KIND,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): _definition,
 }
+# Kinds of which more is asked when they are created than later.
+_NEW: dict[tuple[str, str], Rules] = {("", "Pod"): pods.new_pod}
 _CHANGES: dict[tuple[str, str], Callable[[Object, Object], list[Cause]]] = {
     **updates.BY_KIND,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): _definition_changes,
@@ -68,7 +71,8 @@ def create(resource: Resource, obj: Object) -> list[Cause]:
     causes = metadata.check(resource, obj.get("metadata") or {})
     if resource.custom is not None:
         return causes + resource.custom.validate(obj)
-    return causes + _own(resource, obj)
+    rules = _NEW.get((resource.group, resource.kind))
+    return causes + (rules(obj) if rules is not None else _own(resource, obj))
 
 
 def update(resource: Resource, new: Object, old: Object) -> list[Cause]:
@@ -81,6 +85,8 @@ def update(resource: Resource, new: Object, old: Object) -> list[Cause]:
         changed = _CHANGES.get((resource.group, resource.kind))
         if changed is not None:
             causes += changed(new, old)
+    if resource.kind == "Pod" and not resource.group:
+        causes += pod_updates.metadata(new.get("metadata") or {}, old.get("metadata") or {})
     return causes
 
 

@@ -44,10 +44,15 @@ def signing_request(obj: Object) -> list[Cause]:
 
 def _signer(name: str) -> list[Cause]:
     at = "spec.signerName"
-    if not name:
-        return [required(at)]
     if name == _LEGACY:
         return [invalid_value(at, name, "the legacy signerName is not allowed via this API version")]
+    return signer_name(name, at)
+
+
+def signer_name(name: str, at: str) -> list[Cause]:
+    """Who signs: a domain and a path, "example.com/signer-name"."""
+    if not name:
+        return [required(at)]
     domain, slash, path = name.partition("/")
     if not slash or "/" in path or not path:
         text = "must be a fully qualified domain and path of the form 'example.com/signer-name'"

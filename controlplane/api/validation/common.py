@@ -50,6 +50,20 @@ def named(causes: list[Cause], value: Any, path: str, check: Callable[[str], lis
     return not complaints
 
 
+def complain(causes: list[Cause], path: str, value: Any, complaints: Iterable[str]) -> None:
+    """One cause a complaint about the value."""
+    for each in complaints:
+        causes.append(invalid_value(path, value, each))
+
+
+def within(causes: list[Cause], obj: Mapping[str, Any], path: str, least: int, most: int, *fields: str) -> None:
+    """Integer fields, where they are set, must be in a range."""
+    for field in fields:
+        value = obj.get(field)
+        if value is not None and not least <= value <= most:
+            causes.append(invalid_value(f"{path}.{field}", value, f"must be between {least} and {most}, inclusive"))
+
+
 def need(causes: list[Cause], obj: Mapping[str, Any], path: str, *fields: str) -> None:
     """Fields that must be set to something."""
     for field in fields:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from controlplane.api import names
-from controlplane.api.status import Cause, forbidden_field, invalid_value, required
-from controlplane.api.validation.common import at_least, named, one_of
+from controlplane.api.status import Cause, forbidden_field, invalid_value, not_supported, required
+from controlplane.api.validation.common import at_least, complain
 
 Each = Mapping[str, Any]
 
@@ -35,11 +35,18 @@ def probe(causes: list[Cause], found: Each, path: str, kind: str) -> None:
             causes.append(invalid_value(f"{path}.successThreshold", found["successThreshold"], "must be 1"))
 
 
-def lifecycle(causes: list[Cause], found: Each, path: str) -> None:
-    """A container's postStart and preStop."""
+def lifecycle(causes: list[Cause], found: Each, path: str, grace: int | None, *, has_system: bool) -> None:
+    """A container's postStart and preStop. `grace`: the pod's termination grace period in seconds."""
     for name in ("postStart", "preStop"):
         if name in found:
             _handler(causes, found[name], f"{path}.{name}", ("exec", "httpGet", "tcpSocket", "sleep"))
+            seconds = (found[name].get("sleep") or {}).get("seconds", 0)
+            if grace is not None and not 0 <= seconds <= max(grace, 0):
+                text = f"must be non-negative and less than terminationGracePeriodSeconds ({grace})"
+                causes.append(invalid_value(f"{path}.{name}.sleep", seconds, text))
+    if found.get("stopSignal") and not has_system:
+        text = "may not be set for containers with empty `spec.os.name`"
+        causes.append(forbidden_field(f"{path}.stopSignal", text))
 
 
 def _handler(causes: list[Cause], found: Each, path: str, kinds: tuple[str, ...]) -> None:
@@ -64,10 +71,11 @@ def _exec(causes: list[Cause], action: Each, path: str) -> None:
 def _http_get(causes: list[Cause], action: Each, path: str) -> None:
     if not action.get("path"):
         causes.append(required(f"{path}.path"))
-    one_of(causes, action, path, "scheme", ("HTTP", "HTTPS"))
     port(causes, action.get("port", 0), f"{path}.port")
-    for index, header in enumerate(action.get("httpHeaders") or ()):
-        named(causes, header.get("name"), f"{path}.httpHeaders[{index}].name", names.http_header_name)
+    if action.get("scheme") not in ("HTTP", "HTTPS"):
+        causes.append(not_supported(f"{path}.scheme", action.get("scheme", ""), ("HTTP", "HTTPS")))
+    for header in action.get("httpHeaders") or ():
+        complain(causes, f"{path}.httpHeaders", header.get("name", ""), names.http_header_name(header.get("name", "")))
 
 
 def _tcp_socket(causes: list[Cause], action: Each, path: str) -> None:
@@ -80,8 +88,7 @@ def _grpc(causes: list[Cause], action: Each, path: str) -> None:
 
 
 def _sleep(causes: list[Cause], action: Each, path: str) -> None:
-    if action.get("seconds", 0) < 0:
-        causes.append(invalid_value(f"{path}.seconds", action["seconds"], "must be greater than or equal to 0"))
+    """Its length is judged where the grace period is known."""
 
 
 _ACTIONS = {"exec": _exec, "httpGet": _http_get, "tcpSocket": _tcp_socket, "grpc": _grpc, "sleep": _sleep}

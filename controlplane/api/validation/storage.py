@@ -1,10 +1,10 @@
 """Rules for persistent volumes, claims and their classes."""
 
 from controlplane.api.status import Cause, forbidden_field, invalid_value, not_supported, required
-from controlplane.api.validation.common import Object, maybe_one_of, need, not_negative, one_of, selector
+from controlplane.api.validation import claims
+from controlplane.api.validation.common import Object, maybe_one_of, need, not_negative, one_of
 from controlplane.api.validation.placement import node_selector
 
-ACCESS_MODES = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod")
 _NOT_SOURCES = frozenset(
     (
         "accessModes",
@@ -20,21 +20,11 @@ _NOT_SOURCES = frozenset(
 )
 
 
-def _access_modes(causes: list[Cause], modes: list[str] | None) -> None:
-    if not modes:
-        causes.append(required("spec.accessModes", "at least 1 access mode is required"))
-        return
-    causes += [not_supported("spec.accessModes", mode, ACCESS_MODES) for mode in modes if mode not in ACCESS_MODES]
-    if "ReadWriteOncePod" in modes and len(modes) > 1:
-        text = "may not use ReadWriteOncePod with other access modes"
-        causes.append(forbidden_field("spec.accessModes", text))
-
-
 def volume(obj: Object) -> list[Cause]:
     """v1 PersistentVolume."""
     spec = obj.get("spec") or {}
     causes: list[Cause] = []
-    _access_modes(causes, spec.get("accessModes"))
+    claims.access_modes(causes, spec.get("accessModes"), "spec.accessModes")
     capacity = spec.get("capacity") or {}
     if not capacity:
         causes.append(required("spec.capacity"))
@@ -63,24 +53,6 @@ def volume(obj: Object) -> list[Cause]:
     return causes
 
 
-def claim(obj: Object) -> list[Cause]:
-    """v1 PersistentVolumeClaim."""
-    spec = obj.get("spec") or {}
-    causes: list[Cause] = []
-    _access_modes(causes, spec.get("accessModes"))
-    causes += selector(spec.get("selector"), "spec.selector")
-    storage = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
-    if storage is None:
-        causes.append(required("spec.resources[storage]"))
-    else:
-        bad = not_negative({"storage": storage}, "spec.resources")
-        causes += bad
-        if not bad and storage == "0":
-            causes.append(invalid_value("spec.resources[storage]", storage, "must be greater than zero"))
-    maybe_one_of(causes, spec, "spec", "volumeMode", ("Block", "Filesystem"))
-    return causes
-
-
 def storage_class(obj: Object) -> list[Cause]:
     """storage.k8s.io/v1 StorageClass."""
     causes: list[Cause] = []
@@ -94,6 +66,6 @@ def storage_class(obj: Object) -> list[Cause]:
 
 BY_KIND = {
     ("", "PersistentVolume"): volume,
-    ("", "PersistentVolumeClaim"): claim,
+    ("", "PersistentVolumeClaim"): claims.claim,
     ("storage.k8s.io", "StorageClass"): storage_class,
 }

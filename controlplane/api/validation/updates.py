@@ -7,71 +7,11 @@ differs. Bindings, scale and the other subresources go past them: the API server
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from controlplane.api import quantity
 from controlplane.api.status import Cause, forbidden_field, invalid_value
+from controlplane.api.validation import claims, pod_updates
 from controlplane.api.validation.common import IMMUTABLE, Object, same
 
 Each = Mapping[str, Any]
-
-_POD_TEXT = (
-    "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
-    "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
-    "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
-)
-
-
-def pod(new: Object, old: Object) -> list[Cause]:
-    """A pod's spec is fixed but for images, deadline, added tolerations and the removal of scheduling gates."""
-    after, before = new.get("spec") or {}, old.get("spec") or {}
-    causes: list[Cause] = []
-    for kind in ("containers", "initContainers"):
-        if len(after.get(kind) or ()) != len(before.get(kind) or ()):
-            return [forbidden_field(f"spec.{kind}", "pod updates may not add or remove containers")]
-    deadline, was = after.get("activeDeadlineSeconds"), before.get("activeDeadlineSeconds")
-    if was is not None and (deadline is None or deadline > was):
-        text = (
-            "must be less than or equal to previous value"
-            if deadline is not None
-            else "must not update from a positive integer to nil value"
-        )
-        causes.append(invalid_value("spec.activeDeadlineSeconds", deadline, text))
-    tolerated = after.get("tolerations") or ()
-    lost = [each for each in before.get("tolerations") or () if not _tolerates(tolerated, each)]
-    if lost:
-        text = "existing toleration can not be modified except its tolerationSeconds"
-        causes.append(forbidden_field("spec.tolerations", text))
-    gates, had = _gates(after), _gates(before)
-    for name in gates:
-        if name not in had:
-            text = "only deletion is allowed, but found new scheduling gate"
-            causes.append(forbidden_field("spec.schedulingGates", f"{text} '{name}'"))
-    allowed: dict[str, Any] = {
-        key: before.get(key)
-        for key in ("activeDeadlineSeconds", "tolerations", "schedulingGates", "ephemeralContainers")
-    }
-    if (before.get("terminationGracePeriodSeconds") or 0) < 0 and after.get("terminationGracePeriodSeconds") == 1:
-        allowed["terminationGracePeriodSeconds"] = before.get("terminationGracePeriodSeconds")
-    if had:  # a pod that is not scheduled yet may still be directed
-        allowed |= {key: before.get(key) for key in ("nodeSelector", "affinity")}
-    munged = {**after, **allowed}
-    for kind in ("containers", "initContainers"):
-        if kind in after:
-            munged[kind] = [
-                {**each, "image": was["image"]} if "image" in was else each
-                for each, was in zip(after[kind], before.get(kind) or (), strict=True)
-            ]
-    if {key: value for key, value in munged.items() if value is not None} != before:
-        causes.append(forbidden_field("spec", _POD_TEXT))
-    return causes
-
-
-def _gates(spec: Each) -> list[str]:
-    return [gate.get("name", "") for gate in spec.get("schedulingGates") or ()]
-
-
-def _tolerates(found: Any, wanted: Each) -> bool:
-    bare = {key: value for key, value in wanted.items() if key != "tolerationSeconds"}
-    return any({key: value for key, value in each.items() if key != "tolerationSeconds"} == bare for each in found)
 
 
 def _fixed(*fields: str) -> Callable[[Object, Object], list[Cause]]:
@@ -161,31 +101,6 @@ def binding(new: Object, old: Object) -> list[Cause]:
     return [invalid_value("roleRef", new.get("roleRef"), "cannot change roleRef")]
 
 
-def claim(new: Object, old: Object) -> list[Cause]:
-    """A claim's spec does not change, but for its size (upwards), its volume (once) and its attributes class."""
-    after, before = new.get("spec") or {}, old.get("spec") or {}
-    free = {"resources", "volumeAttributesClassName"}
-    if not before.get("volumeName"):
-        free |= {"volumeName"} | ({"storageClassName"} if not before.get("storageClassName") else set())
-    kept = {key: value for key, value in after.items() if key not in free}
-    causes = []
-    if kept != {key: value for key, value in before.items() if key not in free}:
-        text = (
-            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
-        )
-        causes.append(forbidden_field("spec", text))
-    size, was = _storage(after), _storage(before)
-    if size is not None and was is not None and quantity.parse(size) < quantity.parse(was):
-        text = "field can not be less than status.capacity"
-        causes.append(forbidden_field("spec.resources.requests.storage", text))
-    return causes
-
-
-def _storage(spec: Each) -> str | None:
-    amount: str | None = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
-    return amount
-
-
 def storage_class(new: Object, old: Object) -> list[Cause]:
     """A StorageClass's parameters, provisioner and policies do not change."""
     causes = []
@@ -240,12 +155,12 @@ def controller_revision(new: Object, old: Object) -> list[Cause]:
 
 
 BY_KIND: dict[tuple[str, str], Callable[[Object, Object], list[Cause]]] = {
-    ("", "Pod"): pod,
+    ("", "Pod"): pod_updates.pod,
     ("", "Service"): service,
     ("", "ConfigMap"): config_map,
     ("", "Secret"): secret,
     ("", "Node"): node,
-    ("", "PersistentVolumeClaim"): claim,
+    ("", "PersistentVolumeClaim"): claims.changes,
     ("apps", "Deployment"): _fixed("selector"),
     ("apps", "ReplicaSet"): _fixed("selector"),
     ("apps", "DaemonSet"): _fixed("selector"),

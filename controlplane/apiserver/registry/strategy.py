@@ -7,9 +7,9 @@ release things afterwards. Objects given to `prepare_*` are this request's own a
 from typing import Any
 
 from controlplane import clock
-from controlplane.api import defaults, jobs, names, status
+from controlplane.api import defaults, jobs, status
 from controlplane.api.resources import Resource
-from controlplane.api.validation import certificates, resize
+from controlplane.api.validation import certificates, containers, resize
 
 Object = dict[str, Any]
 
@@ -100,13 +100,23 @@ class PodStrategy(Strategy):
     graceful = True
 
     async def prepare_create(self, obj: Object) -> None:
-        obj["status"] = {"phase": "Pending", "qosClass": qos_class(obj["spec"])}
+        spec = obj["spec"]
+        obj["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
+        if spec.get("schedulingGates"):
+            obj["status"]["conditions"] = [dict(_GATED)]
+        if "affinity" in spec:
+            _match_label_keys(spec["affinity"] or {}, obj["metadata"].get("labels") or {})
 
     def prepare_subresource_update(self, subresource: str, new: Object, old: Object) -> None:
         if subresource == "ephemeralcontainers":
             _restore(new, old, "spec")
-            new["spec"] = _with_ephemeral(new, old)
+            if "kubernetes.io/config.mirror" in (old["metadata"].get("annotations") or {}):
+                cause = status.forbidden_field("[]", "static pods do not support ephemeral containers")
+                raise status.invalid("", "Pod", old["metadata"]["name"], [cause])
+            wanted = [dict(c) for c in new.get("spec", {}).get("ephemeralContainers") or ()]
+            new["spec"] = {**old["spec"], "ephemeralContainers": wanted}
             defaults.apply(self.resource, new)
+            _check_ephemeral(new["spec"], old)
         elif subresource == "resize":
             _restore(new, old, "spec")
             new["spec"] = _resized(new.get("spec", {}), old["spec"])
@@ -123,31 +133,48 @@ class PodStrategy(Strategy):
         return 1 if seconds < 0 else seconds
 
 
-def _with_ephemeral(new: Object, old: Object) -> Object:
-    """The old spec with the new ephemeral containers, which can only become more. Raises StatusError 422."""
-    wanted = [dict(c) for c in new.get("spec", {}).get("ephemeralContainers") or ()]
+_GATED: Object = {
+    "type": "PodScheduled", "status": "False", "lastProbeTime": None, "lastTransitionTime": None,
+    "reason": "SchedulingGated", "message": "Scheduling is blocked due to non-empty scheduling gates",
+}  # fmt: skip
+
+
+def _match_label_keys(affinity: Object, labels: Object) -> None:
+    """Terms with matchLabelKeys (mismatchLabelKeys) get the pod's own values of these labels into their selectors."""
+    for kind in ("podAffinity", "podAntiAffinity"):
+        found = affinity.get(kind) or {}
+        terms = [*(found.get("requiredDuringSchedulingIgnoredDuringExecution") or ())]
+        preferred = found.get("preferredDuringSchedulingIgnoredDuringExecution") or ()
+        terms += [each["podAffinityTerm"] for each in preferred if "podAffinityTerm" in each]
+        for term in terms:
+            selector = term.get("labelSelector")
+            if selector is None:
+                continue
+            for field, operator in (("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")):
+                for key in term.get(field) or ():
+                    if key in labels:
+                        expression = {"key": key, "operator": operator, "values": [labels[key]]}
+                        selector["matchExpressions"] = [*(selector.get("matchExpressions") or ()), expression]
+
+
+def _check_ephemeral(spec: Object, old: Object) -> None:
+    """Ephemeral containers can only become more, and must be in order. Raises StatusError 422."""
     field = "spec.ephemeralContainers"
-    by_name = {c.get("name"): c for c in wanted}
-    causes = []
+    by_name = {c.get("name"): c for c in spec["ephemeralContainers"]}
+    causes: list[status.Cause] = []
+    if spec["ephemeralContainers"]:
+        volumes = {volume["name"]: volume for volume in spec.get("volumes") or ()}
+        containers.ephemeral(causes, spec, field, volumes)
     for container in old["spec"].get("ephemeralContainers") or ():
-        if by_name.get(container["name"]) != container:
-            detail = "existing ephemeral containers may not be changed or removed"
+        name = container["name"]
+        if name not in by_name:
+            detail = f'existing ephemeral containers "{name}" may not be removed\n'
             causes.append(status.forbidden_field(field, detail))
-    taken = {c["name"] for kind in ("containers", "initContainers") for c in old["spec"].get(kind) or ()}
-    for index, container in enumerate(wanted):
-        name = container.get("name", "")
-        if not name:
-            causes.append(status.required(f"{field}[{index}].name"))
-        elif complaints := names.dns1123_label(name):
-            causes.append(status.invalid_value(f"{field}[{index}].name", name, complaints[0]))
-        elif name in taken:
-            causes.append(status.duplicate(f"{field}[{index}].name", name))
-        if not container.get("image"):
-            causes.append(status.required(f"{field}[{index}].image"))
-        taken.add(name)
+        elif by_name[name] != container:
+            detail = f'existing ephemeral containers "{name}" may not be changed\n'
+            causes.append(status.forbidden_field(field, detail))
     if causes:
         raise status.invalid("", "Pod", old["metadata"]["name"], causes)
-    return {**old["spec"], "ephemeralContainers": wanted}
 
 
 def _resized(wanted: Object, spec: Object) -> Object:

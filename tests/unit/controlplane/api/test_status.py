@@ -66,7 +66,7 @@ def test_invalid_lists_its_causes() -> None:
     error = status.invalid("", "Pod", "web", causes)
     assert error.message == (
         'Pod "web" is invalid: [spec.containers: Required value, metadata.name: Invalid value: "A": no, '
-        'spec.dnsPolicy: Unsupported value: "x": supported values: "Default", "None"]'
+        'spec.dnsPolicy: Unsupported value: "x": supported values: "None", "Default"]'
     )
     assert error.details["causes"][0] == {
         "reason": "FieldValueRequired",

@@ -149,7 +149,8 @@ async def test_fields_that_cannot_be_selected_by(api: Any, path: str, selector: 
     [
         ("resourceVersionMatch=Exact", ["resourceVersionMatch is forbidden unless resourceVersion is provided"]),
         ("resourceVersion=0&resourceVersionMatch=Exact", ['"exact" is forbidden for resourceVersion "0"']),
-        ("resourceVersion=1&resourceVersionMatch=x", ['Unsupported value: "x": supported values: "", "Exact"']),
+        ("resourceVersion=1&resourceVersionMatch=x",
+         ['Unsupported value: "x": supported values: "Exact", "NotOlderThan", ""']),
         ("resourceVersion=1&resourceVersionMatch=NotOlderThan&continue=a", ["forbidden when continue is provided"]),
         ("sendInitialEvents=true", ["sendInitialEvents is forbidden for list"]),
         ("watch=1&sendInitialEvents=true", ["sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"]),
