@@ -32,9 +32,14 @@ if [ -n "$offline" ]; then
     step "package lists" apt-get "${options[@]}" update || fail "apt-get cannot read $offline/debs" "the lines above are apt's own"
 fi
 install() { apt-get "${options[@]}" install -y --no-install-recommends "${missing[@]}"; }
+# Where there are no lists yet (a minimal machine), apt's complaints would frighten; it says so without doing anything.
+if [ -z "$offline" ] && ! apt-get -s install --no-install-recommends "${missing[@]}" >/dev/null 2>&1; then
+    step "package lists" apt-get update || fail "apt-get update failed" "check this machine's network and /etc/apt/sources.list"
+fi
 if ! step "packages" install; then
     [ -z "$offline" ] ||
         fail "cannot install ${missing[*]} from $offline" "the folder is of another release, or older than this list"
+    note "once more, with fresh package lists"
     step "package lists" apt-get update || fail "apt-get update failed" "check this machine's network and /etc/apt/sources.list"
     step "packages" install || fail "cannot install ${missing[*]}" "the lines above are apt's own"
 fi

@@ -17,7 +17,7 @@ with=${extras:+[$extras]}
 case $source in
 "")
     what=(-e "$project$with")
-    digest=$(sha256sum "$project/pyproject.toml" | cut -d' ' -f1)
+    digest=$(sha256sum "$project/pyproject.toml") # and its path: a clone that was moved is installed anew
     ;;
 pypi)
     what=("wherry$with")
@@ -39,23 +39,32 @@ esac
 install() {
     local pip=("$venv/bin/python" -m pip --disable-pip-version-check install -q)
     [ -z "$offline" ] || pip+=(--no-index --find-links "$offline/wheels")
-    "${pip[@]}" "${what[@]}"
+    "${pip[@]}" "${what[@]}" || return
     # pip takes the same version for the same thing; we know better.
     [ -z "$source" ] || [ ! -e "$stamp" ] || "${pip[@]}" --force-reinstall --no-deps "${what[@]}"
 }
 
 stamp=$venv/.installed-${extras:-node}
-if [ "$(cat "$stamp" 2>/dev/null)" != "$digest" ]; then
-    [ -x "$venv/bin/python" ] || step "virtual environment" "$python" -m venv "$venv" ||
-        fail "cannot make $venv" "remove it and run this again"
+if [ "$(cat "$stamp" 2>/dev/null)" != "$digest" ] || [ ! -x "$venv/bin/wherry" ]; then
+    # Without pip it was interrupted, or the system's Python is another one since.
+    "$venv/bin/python" -m pip --version >/dev/null 2>&1 ||
+        step "virtual environment" "$python" -m venv --clear "$venv" || fail "cannot make $venv" "remove it and run this again"
     step "project and libraries" install ||
         fail "pip could not install the project" "the lines above are pip's own; check this machine's network"
-    # Byte code now, not at the first start.
-    [ -n "$source" ] ||
-        (cd "$project" && "$venv/bin/python" -m compileall -q "${packages[@]}" "$venv/lib") >/dev/null 2>&1 || true
+    # Byte code now, not at the first start. Without it all works, slower.
+    if [ -z "$source" ]; then
+        (cd "$project" && step "byte code" "$venv/bin/python" -m compileall -q "${packages[@]}" "$venv/lib") ||
+            note "not everything was compiled; first starts are slower"
+    fi
     echo "$digest" >"$stamp"
 fi
 
 mkdir -p /usr/local/bin
 [ "$(readlink /usr/local/bin/wherry)" = "$venv/bin/wherry" ] || ln -sfn "$venv/bin/wherry" /usr/local/bin/wherry
-command -v kubectl >/dev/null || [ ! -x "$venv/bin/kubectl" ] || ln -sfn "$venv/bin/kubectl" /usr/local/bin/kubectl
+if ! command -v kubectl >/dev/null; then
+    if [ -x "$venv/bin/kubectl" ]; then
+        ln -sfn "$venv/bin/kubectl" /usr/local/bin/kubectl
+    elif [ -n "$extras" ]; then
+        note "no kubectl on this machine: see https://kubernetes.io/docs/tasks/tools/"
+    fi
+fi

@@ -16,13 +16,37 @@ fail() { # what, way out
     exit 1
 }
 
+# What is started as root by `su` has a user's PATH, in which neither dpkg nor we find our tools.
+export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+# at_work NAME: until it is killed, tell a terminal each second how long NAME takes, a log after 5 s and then each 30 s.
+# It ends with this script in any case, and what it waits with holds no pipe open.
+at_work() {
+    local second=0
+    while sleep 1 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
+        second=$((second + 1))
+        if [ -t 1 ]; then
+            printf '\r… %-24s%6d s ' "$1" "$second"
+        elif [ $((second % 30)) = 5 ]; then
+            printf '… %-24s at work since %d s\n' "$1" "$second"
+        fi
+    done
+}
+
 # step NAME COMMAND...: run a command quietly; show how long it took, or its whole output if it failed.
+# Bash does not end a function at its first failure here (`set -e` is off in a condition): use || return.
 step() {
-    local name=$1 log start
+    local name=$1 log start teller failed=
     shift
     log=$(mktemp)
     start=$(date +%s%N)
-    if "$@" >"$log" 2>&1; then
+    at_work "$name" &
+    teller=$!
+    "$@" >"$log" 2>&1 || failed=yes
+    kill "$teller" 2>/dev/null || true
+    wait "$teller" 2>/dev/null || true
+    [ ! -t 1 ] || printf '\r\033[K'
+    if [ -z "$failed" ]; then
         printf '\033[32m✓\033[0m %-24s%6.2f s\n' "$name" "$((($(date +%s%N) - start) / 10000000))e-2"
         rm -f "$log"
     else
