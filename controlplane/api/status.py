@@ -27,12 +27,28 @@ class Cause(NamedTuple):
 
 def quote(text: str) -> str:
     """`text` in double quotes with escapes, as Go's %q prints it."""
-    return msgspec.json.encode(text).decode()
+    if text.isprintable():
+        return msgspec.json.encode(text).decode()
+    return '"' + "".join(map(_escaped, text)) + '"'
+
+
+_ESCAPES = {'"': '\\"', "\\": "\\\\", **dict(zip("\a\b\f\n\r\t\v", (f"\\{c}" for c in "abfnrtv"), strict=True))}
+
+
+def _escaped(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    if char.isprintable():
+        return char
+    number = ord(char)
+    if number < 0x20 or number == 0x7F:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def show(value: Any) -> str:
     """A value as it appears in a field error: strings quoted, everything else as JSON."""
-    return msgspec.json.encode(value).decode()
+    return quote(value) if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def required(field: str, detail: str = "") -> Cause:

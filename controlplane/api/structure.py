@@ -341,7 +341,7 @@ class _Object:
         for key, each in list(value.items()):
             node = self._fields.get(key)
             if node is None:
-                report.append(f'unknown field "{below(path, key)}"')
+                report.append(f"unknown field {quote(below(path, key))}")
                 del value[key]
             elif each is None:
                 del value[key]

@@ -6,6 +6,7 @@ A filter takes the request and the rest of the way; it may answer itself. Errors
 
 import asyncio
 import logging
+import unicodedata
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
@@ -31,6 +32,7 @@ def _call(each: Filter, rest: Handler, request: Request) -> Awaitable[Response]:
     return each(request, rest)
 
 
+_ALL_WARNINGS, _LONG_WARNING = 4096, 256  # characters
 _STREAMS = frozenset(("exec", "attach", "portforward", "proxy"))
 
 
@@ -78,11 +80,26 @@ async def with_errors(request: Request, rest: Handler) -> Response:
         from multidict import CIMultiDict
 
         headers = CIMultiDict(response.headers or {})
-        for text in request.warnings:
+        for text in _sendable(request.warnings):
             quoted = text.replace("\\", "\\\\").replace('"', '\\"')
             headers.add("Warning", f'299 - "{quoted}"')
         response.headers = headers
     return response
+
+
+def _sendable(warnings: list[str]) -> list[str]:
+    """Each text once, none with control characters (they have no place in a header), and cut short when all together
+    are long: clients bound the headers that they read (k8s.io/apiserver, filters/warning.go)."""
+    texts = [text for text in dict.fromkeys(warnings) if not any(unicodedata.category(char) == "Cc" for char in text)]
+    if sum(map(len, texts)) <= _ALL_WARNINGS:
+        return texts
+    kept, written = [], 0
+    for text in texts:
+        if written >= _ALL_WARNINGS:
+            break
+        kept.append(text[:_LONG_WARNING])
+        written += len(kept[-1])
+    return kept
 
 
 async def with_request_info(request: Request, rest: Handler) -> Response:

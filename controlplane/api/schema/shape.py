@@ -9,6 +9,7 @@ from typing import Any
 
 from controlplane.api.definitions import OBJECT_META, Definitions
 from controlplane.api.schema.structural import MISSING, Node
+from controlplane.api.status import quote
 from controlplane.api.structure import WrongType, below, structure, word
 
 HEAD = frozenset(("apiVersion", "kind", "metadata"))
@@ -34,7 +35,7 @@ def prune(value: Any, node: Node, path: str, report: list[str], *, root: bool = 
             if type(each) is dict or type(each) is list:
                 prune(each, inner, below(path, key), report)
         for key in unknown:
-            report.append(f'unknown field "{below(path, key)}"')
+            report.append(f"unknown field {quote(below(path, key))}")
             del value[key]
     elif type(value) is list and node.items is not None:
         for index, each in enumerate(value):

@@ -61,7 +61,7 @@ def _repeated(request: Request) -> list[str]:
     not pay for a second parse."""
     if "fieldValidation" not in request.query_string or request.query.get("fieldValidation") == "Ignore":
         return []
-    return [f'duplicate field "{field}"' for field in duplicate_fields(request.body)]
+    return [f"duplicate field {status.quote(field)}" for field in duplicate_fields(request.body)]
 
 
 def encode(obj: Object) -> bytes:

@@ -131,3 +131,16 @@ async def test_custom_versions_on_their_way_out(api: Any) -> None:
     partial = f"{protobuf};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
     response = await api.raw("GET", "/apis/example.com/v1/lamps", headers={"Accept": partial})
     assert (response.status, response.content_type) == (200, protobuf)
+
+
+async def test_warnings_fit_into_headers(api: Any) -> None:
+    """Field names come from outside: neither line ends nor 10,000 of them may break the answer."""
+    odd = {"metadata": {"name": "odd"}, "a\r\nSet-Cookie: x": 1, 'tab\t\x7f\x85"': 2}
+    told = (await api.raw("POST", CMS, body=json.dumps(odd).encode())).headers.getall("Warning")
+    assert told == [
+        r'299 - "unknown field \"a\\r\\nSet-Cookie: x\""',
+        r'299 - "unknown field \"tab\\t\\x7f\\u0085\\\"\""',
+    ]
+    many = {"metadata": {"name": "many"}, **{f"{i}{'x' * 500}": 1 for i in range(1000)}}
+    told = (await api.raw("POST", CMS, body=json.dumps(many).encode())).headers.getall("Warning")
+    assert len(told) == 16 and max(map(len, told)) < 270
