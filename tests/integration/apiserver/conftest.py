@@ -245,11 +245,13 @@ def _environment(binary: Path, server: Server) -> dict[str, str]:
     return {**os.environ, "KUBECONFIG": str(server.kubeconfig), "KUBECACHEDIR": str(cache), "KUBECTL_KUBERC": "false"}
 
 
-def run_kubectl(binary: Path, server: Server, *arguments: str, stdin: str = "", ok: bool = True) -> str:
+def run_kubectl(
+    binary: Path, server: Server, *arguments: str, stdin: str = "", ok: bool = True, **environment: str
+) -> str:
     """stdout, and stderr after it; fails the test on an exit code that was not expected."""
     done = subprocess.run(
-        [str(binary), *arguments], env=_environment(binary, server), input=stdin, capture_output=True, text=True,
-        timeout=60, check=False,
+        [str(binary), *arguments], env={**_environment(binary, server), **environment}, input=stdin,
+        capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (done.returncode == 0) == ok, (arguments, done.returncode, done.stdout, done.stderr, _tail(server))
     assert "panic:" not in done.stderr
@@ -311,8 +313,8 @@ def binary(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def kubectl(binary: Path, server: Server) -> Callable[..., str]:
-    def run(*arguments: str, stdin: str = "", ok: bool = True) -> str:
-        return run_kubectl(binary, server, *arguments, stdin=stdin, ok=ok)
+    def run(*arguments: str, stdin: str = "", ok: bool = True, **environment: str) -> str:
+        return run_kubectl(binary, server, *arguments, stdin=stdin, ok=ok, **environment)
 
     return run
 
