@@ -1,17 +1,23 @@
 """What every `Runtime` promises, run over the fake here and over the real one when root and a kernel are there."""
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nodeagent.cri import cni
+from nodeagent.cri.client import Client
+from nodeagent.cri.grpc.client import Channel
+from nodeagent.cri.images import CriImages
+from nodeagent.cri.runtime import CriRuntime
 from nodeagent.linux.cgroups import Cgroups, detect
 from nodeagent.runtime import launch
 from nodeagent.runtime.fake import FakeRuntime
@@ -28,6 +34,7 @@ from nodeagent.runtime.interface import (
     SandboxState,
 )
 from nodeagent.runtime.service import LinuxRuntime
+from tests.linux import containerd
 
 
 @dataclass
@@ -37,13 +44,43 @@ class Kit:
     runtime: Runtime
     image: str
     logs: Path
+    cgroup_parent: str = ""
+    signals: bool = True
+    """Whether a status tells which signal ended a container. The CRI has no word for it."""
+    failed_start: tuple[int, str] = (127, "ContainerCannotRun")
+    """Exit code and reason of a container that could not be started."""
+    exec_fails_late: bool = False
+    """Whether a command that is not there is an error of `wait` and not yet of `exec`, as over the CRI's streams."""
 
     def sandbox(self, uid: str = "pod", attempt: int = 0, **rest: Any) -> SandboxConfig:
+        rest = {"cgroup_parent": self.cgroup_parent and f"{self.cgroup_parent}/{uid}", **rest}
         return SandboxConfig(PodIdentity("default", uid, uid, attempt), uid, str(self.logs / uid), **rest)
 
 
-@pytest.fixture(params=["fake", pytest.param("linux", marks=pytest.mark.root)])
+@pytest.fixture(scope="module")
+def foreign_runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[containerd.Containerd]:
+    with containerd.running(tmp_path_factory.mktemp("containerd")) as daemon:
+        name = f"wcri{os.getpid()}"
+        text = cni.conflist("10.213.7.0/24", name, 1400, str(daemon.directory / "addresses"))
+        cni.ensure(str(daemon.cni), text)
+        try:
+            yield daemon
+        finally:
+            subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
+
+
+@pytest.fixture(
+    params=[
+        "fake",
+        pytest.param("linux", marks=pytest.mark.root),
+        pytest.param("containerd", marks=pytest.mark.root),
+    ]
+)
 async def runtime_kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Kit]:
+    if request.param == "containerd":
+        async with over_containerd(request.getfixturevalue("foreign_runtime"), tmp_path) as kit:
+            yield kit
+        return
     fake = FakeRuntime()
     image = fake.images.add("docker.io/library/busybox:latest")
     if request.param == "fake":
@@ -63,6 +100,25 @@ async def runtime_kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIt
         zygote.kill()
         zygote.wait()
         Cgroups(detect()).remove_shared()
+
+
+@contextlib.asynccontextmanager
+async def over_containerd(daemon: containerd.Containerd, tmp_path: Path) -> AsyncIterator[Kit]:
+    client = Client(Channel(str(daemon.socket)))
+    runtime, parent = CriRuntime(client), f"wherry-cri-{os.getpid()}"
+    async with asyncio.timeout(20):
+        while await runtime.condition("NetworkReady"):
+            await asyncio.sleep(0.05)
+        await runtime.start()
+    try:
+        image = await CriImages(client).status(containerd.BUSYBOX)
+        assert image is not None
+        yield Kit(runtime, image.id, tmp_path / "logs", parent, False, (128, "StartError"), True)
+    finally:
+        for sandbox in await runtime.sandboxes():
+            await runtime.remove_sandbox(sandbox.id)
+        await runtime.close()
+        Cgroups(detect("/")).remove(parent)
 
 
 def busybox_layer(directory: Path) -> str:
@@ -148,7 +204,7 @@ async def test_missing_program_fails_the_start_and_says_so(runtime_kit: Kit) -> 
     with pytest.raises(RuntimeFailure, match=r'exec: "/bin/missing": stat /bin/missing: no such file or directory'):
         await runtime.start_container(container_id)
     status = await runtime.container_status(container_id)
-    assert status.state is ContainerState.EXITED and status.exit_code == 127 and status.reason == "ContainerCannotRun"
+    assert status.state is ContainerState.EXITED and (status.exit_code, status.reason) == runtime_kit.failed_start
     assert "no such file" in status.message
 
 
@@ -158,7 +214,8 @@ async def test_stop_is_idempotent(runtime_kit: Kit) -> None:
     assert (await runtime.container_status(container_id)).state is ContainerState.RUNNING
     await runtime.stop_container(container_id, 0)
     status = await runtime.container_status(container_id)
-    assert status.state is ContainerState.EXITED and (status.exit_code, status.signal) == (137, 9)
+    assert status.state is ContainerState.EXITED and status.exit_code == 137
+    assert status.signal == (9 if runtime_kit.signals else 0)
     await runtime.stop_container(container_id, 10)
     await runtime.stop_container("0" * 64, 10)
 
@@ -211,7 +268,12 @@ async def test_exec_output_code_and_stdin(runtime_kit: Kit) -> None:
     assert await session.wait() == 7
     await session.close()
     with pytest.raises(RuntimeFailure, match="no such file"):
-        await runtime.exec(container_id, ["/bin/missing"], tty=False, stdin=False)
+        session = await runtime.exec(container_id, ["/bin/missing"], tty=False, stdin=False)
+        try:
+            assert runtime_kit.exec_fails_late
+            await session.wait()
+        finally:
+            await session.close()
 
 
 async def test_exec_needs_a_running_container(runtime_kit: Kit) -> None:

@@ -1,4 +1,7 @@
-"""A SPDY/3.1 connection, the accepting side: streams come and go on one wire, and no peer makes us keep much.
+"""A SPDY/3.1 connection: streams come and go on one wire, and no peer makes us keep much.
+
+The agent is mostly the accepting side; `client=True` is the other, which opens streams itself (towards the streaming
+server of a foreign runtime) and takes none.
 
 Flow control, both ways, a window a stream and one for the session (SPDY/3.1):
 
@@ -15,11 +18,11 @@ import asyncio
 import contextlib
 import logging
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from nodeagent.server.spdy import frames
-from nodeagent.server.spdy.errors import GoAway, ProtocolError, Reset
+from nodeagent.server.spdy.errors import GoAway, ProtocolError, Reset, StreamError
 from nodeagent.server.spdy.frames import FIN, INITIAL_WINDOW, UNIDIRECTIONAL, Control, Data
 from nodeagent.server.spdy.headers import Compressor, Decompressor
 from nodeagent.server.spdy.stream import Stream
@@ -51,11 +54,12 @@ class Refused(Exception):
 class Connection:
     """`opened(stream)` is called for each stream of the peer, before its SYN_REPLY; it must not block."""
 
-    def __init__(self, wire: Wire, opened: Callable[[Stream], None]) -> None:
+    def __init__(self, wire: Wire, opened: Callable[[Stream], None], *, client: bool = False) -> None:
         self._wire = wire
         self._opened = opened
+        self._client = client
         self._streams: dict[int, Stream] = {}
-        self._last = 0  # the peer's latest stream
+        self._last = 0  # the client's latest stream
         self._decoder = frames.Decoder()
         self._compressor, self._decompressor = Compressor(), Decompressor()
         self._heeds = False  # the peer does flow control
@@ -95,6 +99,17 @@ class Connection:
         if not self._over:
             self._goaway(GoAway.OK)
             await self._wire.drain()
+
+    async def open(self, headers: Mapping[str, str]) -> Stream:
+        """A new stream of ours (a client's). Raises StreamError if the connection is over, OSError."""
+        if self._over:
+            raise StreamError("connection lost")
+        self._last += 2 if self._last else 1
+        stream = self._streams[self._last] = Stream(self, self._last, headers, self._initial)
+        body = struct.pack("!IIBB", stream.id, 0, 0, 0) + self._compressor.pack(headers)
+        self._write(frames.control(frames.SYN_STREAM, body))
+        await self._wire.drain()
+        return stream
 
     # --- for streams ----------------------------------------------------------------------------------------------
 
@@ -156,7 +171,7 @@ class Connection:
                         self._resize_windows(value)
             case frames.PING:
                 (identity,) = struct.unpack_from("!I", body) if len(body) >= 4 else (0,)
-                if identity & 1:
+                if bool(identity & 1) != self._client:
                     self._write(frames.control(frames.PING, body[:4]))
             case frames.HEADERS | frames.SYN_REPLY:  # of no use to us, but the compression context needs them
                 self._decompressor.unpack(body[4:])
@@ -168,7 +183,7 @@ class Connection:
     def _open(self, frame: Control) -> None:
         identity, _ = frames.numbers(frame.body, 2)
         headers = self._decompressor.unpack(frame.body[10:])
-        if not identity & 1 or identity <= self._last:
+        if self._client or not identity & 1 or identity <= self._last:
             raise ProtocolError(f"stream {identity} after stream {self._last}")
         self._last = identity
         if len(self._streams) >= _MAX_STREAMS:
