@@ -354,6 +354,7 @@ class Agent:
         return node.NodeView(
             self.name, [self.address], self.machine, self.evictions.conditions,
             dataclasses.replace(self.readiness), self.config, self._image_entries,
+            getattr(self.runtime, "name", ""),
         )  # fmt: skip
 
     def _images_changed(self) -> None:
@@ -401,6 +402,27 @@ def _own_address(kubeconfig: str) -> str:
 
 async def serve(config: Config, ready: Callable[[], None]) -> None:
     """The node agent on this machine, until cancelled."""
+    if config.container_runtime_endpoint:
+        await _serve_with_foreign_runtime(config, ready)
+    else:
+        await _serve_with_own_runtime(config, ready)
+
+
+async def _serve_with_foreign_runtime(config: Config, ready: Callable[[], None]) -> None:
+    from nodeagent.cri import foreign
+
+    try:
+        parts = foreign.connect(
+            config.container_runtime_endpoint, cgroup_root=config.cgroup_root, root_dir=config.root_dir,
+            cluster_cidr=config.cluster_cidr, cni_conf_dir=config.cni_conf_dir,
+        )  # fmt: skip
+    except ValueError as error:
+        raise daemon.ConfigError(str(error)) from None
+    client = from_kubeconfig(config.kubeconfig, "wherry-nodeagent")
+    await Agent(config, client, parts.runtime, parts.images, parts.network).run(ready)
+
+
+async def _serve_with_own_runtime(config: Config, ready: Callable[[], None]) -> None:
     from nodeagent.images.door import Door
     from nodeagent.images.endpoints import Registries
     from nodeagent.images.service import LocalImages

@@ -28,6 +28,10 @@ class Config:
     """The runtime's state that must not survive a reboot."""
     runtime_socket: str = str(DEFAULT.runtime_socket)
     """Where the runtime's zygote listens."""
+    container_runtime_endpoint: str = ""
+    """Another container runtime to use, by its CRI socket, as unix:///run/containerd/containerd.sock; empty: ours."""
+    cni_conf_dir: str = "/etc/cni/net.d"
+    """Where that runtime looks for its network; a configuration for the node's pods is put there if there is none."""
     cgroup_root: str = ""
     """The node's cgroup, relative to the top of the cgroup mounts; empty: this process's own."""
     static_pod_path: str = str(DEFAULT.static_pods)

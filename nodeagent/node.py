@@ -52,6 +52,7 @@ class NodeView:
     readiness: Readiness
     config: Config
     images: Sequence[Object] = ()
+    runtime: str = ""  # name://version of a runtime that is not ours
 
 
 def capacity(machine: Machine, max_pods: int) -> dict[str, str]:
@@ -130,7 +131,8 @@ def node_status(view: NodeView, before: Object, now: float) -> Object:
         "nodeInfo": {
             "architecture": machine.architecture,
             "bootID": machine.boot_id,
-            "containerRuntimeVersion": f"wherry://{view.config.kubernetes_version.lstrip('v').partition('+')[0]}",
+            "containerRuntimeVersion": view.runtime
+            or f"wherry://{view.config.kubernetes_version.lstrip('v').partition('+')[0]}",
             "kernelVersion": machine.kernel,
             "kubeProxyVersion": "",
             "kubeletVersion": view.config.kubernetes_version,

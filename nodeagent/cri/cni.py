@@ -37,22 +37,27 @@ def conflist(pod_cidr: str, bridge: str, mtu: int, state_directory: str) -> str:
     return json.dumps({"cniVersion": "0.4.0", "name": "wherry", "plugins": plugins}, indent=2) + "\n"
 
 
-def ensure(directory: str, text: str) -> bool:
-    """Write the configuration unless somebody else's is there; whether ours is what counts. Raises OSError."""
+def others(directory: str) -> str:
+    """The name of a configuration that is not ours; empty if there is none."""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return ""
+    return next((name for name in sorted(names) if name.endswith(_ENDINGS) and name != NAME), "")
+
+
+def ensure(directory: str, text: str) -> None:
+    """Write our configuration. Raises OSError."""
     os.makedirs(directory, mode=0o755, exist_ok=True)
-    others = sorted(n for n in os.listdir(directory) if n.endswith(_ENDINGS) and n != NAME)
-    if others:
-        log.info("cni_configuration kept=%s", others[0])
-        return False
     path = os.path.join(directory, NAME)
     try:
         with open(path, encoding="utf-8") as file:
             if file.read() == text:
-                return True
+                return
     except OSError:
         pass
     draft = f"{path}.new"  # runtimes do not read this ending, and never see half a file
     with open(draft, "w", encoding="utf-8") as file:
         file.write(text)
     os.rename(draft, path)
-    return True
+    log.info("cni_configuration written=%s", path)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -94,7 +94,7 @@ def _varint(data: bytes, at: int) -> tuple[Any, int]:
 Reader = Callable[[Message, bytes, Any], None]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _readers(name: str) -> tuple[Message, dict[int, Reader]]:
     """An empty message, and what reads each field, by tag."""
     template: Message = {}
@@ -145,7 +145,7 @@ def _member(enum: str, number: int) -> str:
     return _members(enum).get(number) or str(number)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _members(enum: str) -> dict[int, str]:
     return {number: name for name, number in table().enums[enum].items()}
 
@@ -193,7 +193,7 @@ def _map_reader(name: str) -> Reader:
 Writer = Callable[[bytearray, Any], None]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _writers(name: str) -> dict[str, Writer]:
     return {field.name: _writer(field) for field in table().messages[name]}
 

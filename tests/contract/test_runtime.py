@@ -107,7 +107,7 @@ async def over_containerd(daemon: containerd.Containerd, tmp_path: Path) -> Asyn
     client = Client(Channel(str(daemon.socket)))
     runtime, parent = CriRuntime(client), f"wherry-cri-{os.getpid()}"
     async with asyncio.timeout(20):
-        while await runtime.condition("NetworkReady"):
+        while await runtime.condition("NetworkReady"):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         await runtime.start()
     try:
