@@ -1,4 +1,4 @@
-"""`CriImages`: the agent's `ImageService`, done by a foreign runtime, which pulls, unpacks and keeps the images itself."""
+"""`CriImages`: the agent's `ImageService`, done by a foreign runtime, which pulls, unpacks and keeps the images."""
 
 from __future__ import annotations
 
