@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
+from nodeagent.linux import syscalls
 from nodeagent.pods.volumes import places, subpath
 from nodeagent.pods.volumes.content import VolumeFailure
 from nodeagent.pods.volumes.writer import File, write
@@ -74,6 +77,46 @@ def test_sub_paths_never_leave_the_volume(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read("dir/none/x")
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_sub_path_that_is_swapped_while_it_is_walked_stays_inside(tmp_path: Path) -> None:
+    """CVE-2021-25741: a container that changes a directory into a link at the worst moment, again and again."""
+    volume, outside = tmp_path / "v", tmp_path / "outside"
+    (volume / "dir/sub").mkdir(parents=True)
+    (outside / "sub").mkdir(parents=True)
+    (volume / "link").symlink_to(outside)
+    (volume / "other").symlink_to("../outside")
+    within = {(volume / "dir/sub").stat().st_ino, (volume / "dir").stat().st_ino}
+    stop = threading.Event()
+
+    def swap() -> None:
+        names = itertools.cycle(["link", "other"])
+        while not stop.is_set():
+            name = next(names)
+            rename_exchange(str(volume / "dir"), str(volume / name))
+            rename_exchange(str(volume / "dir"), str(volume / name))
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    found = 0
+    try:
+        for _ in range(3000):
+            try:
+                fd = subpath.open_inside(str(volume), "dir/sub")
+            except OSError:
+                continue
+            found += 1
+            assert os.fstat(fd).st_ino in within
+            os.close(fd)
+    finally:
+        stop.set()
+        thread.join()
+    assert found
+
+
+def rename_exchange(one: str, other: str) -> None:
+    number = {"x86_64": 316, "aarch64": 276}[os.uname().machine]
+    assert syscalls.raw(number, -100, one.encode() + b"\0", -100, other.encode() + b"\0", 2) == 0
 
 
 def test_host_path_types(tmp_path: Path) -> None:
