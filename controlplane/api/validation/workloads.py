@@ -74,7 +74,7 @@ def daemon_set(obj: Object) -> list[Cause]:
 def stateful_set(obj: Object) -> list[Cause]:
     """apps/v1 StatefulSet."""
     spec = obj.get("spec") or {}
-    causes = _replicated(spec, "statefulset")
+    causes = _replicated(_with_claims(spec), "statefulset")
     at_least(causes, spec, "spec", 0, "minReadySeconds")
     one_of(causes, spec, "spec", "podManagementPolicy", ("OrderedReady", "Parallel"))
     strategy = spec.get("updateStrategy") or {}
@@ -86,6 +86,17 @@ def stateful_set(obj: Object) -> list[Cause]:
         maybe_one_of(causes, retention, "spec.persistentVolumeClaimRetentionPolicy", field, ("Retain", "Delete"))
     at_least(causes, spec.get("ordinals") or {}, "spec.ordinals", 0, "start")
     return causes
+
+
+def _with_claims(spec: Each) -> Each:
+    """The spec as its pods will have it: each claim's template is a volume, and takes the place of one with its name."""
+    claims = [(each.get("metadata") or {}).get("name") for each in spec.get("volumeClaimTemplates") or ()]
+    found = spec.get("template") or {}
+    if not any(claims) or not found.get("spec"):
+        return spec
+    own = [each for each in found["spec"].get("volumes") or () if each.get("name") not in claims]
+    made = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in dict.fromkeys(claims) if name]
+    return {**spec, "template": {**found, "spec": {**found["spec"], "volumes": own + made}}}
 
 
 def replication_controller(obj: Object) -> list[Cause]:

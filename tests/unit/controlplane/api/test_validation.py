@@ -278,3 +278,15 @@ def test_old_objects_are_not_locked_by_rules(faults: Faults) -> None:
     assert faults(relabelled, bad) == []
     relabelled["data"]["c"] = ""
     assert faults(relabelled, bad) != []
+
+
+def test_a_stateful_sets_claims_are_volumes_of_its_pods(faults: Faults) -> None:
+    claim = {"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}}  # fmt: skip
+    mount = [{"name": "a", "image": "b", "volumeMounts": [{"name": "data", "mountPath": "/data"}]}]
+    spec = deployment(pod={"containers": mount})["spec"] | {"serviceName": "s"}
+    with_claim = make("apps/v1", "StatefulSet", spec=spec | {"volumeClaimTemplates": [claim]})
+    assert faults(with_claim) == []
+    with_claim["spec"]["template"]["spec"]["volumes"] = [{"name": "data", "emptyDir": {}}]  # the claim takes its place
+    assert faults(with_claim) == []
+    without = make("apps/v1", "StatefulSet", spec=spec)
+    assert faults(without) == ['spec.template.spec.containers[0].volumeMounts[0].name: Not found: "data"']
