@@ -205,7 +205,7 @@ class Handlers:
         async def change(old: Object) -> Object:
             result = patches.apply(kind, content, old, resource, resource.schema, definitions)
             try:
-                checked, warned[:] = decode_checked(resource, result, mode, definitions=definitions)
+                checked, warned[:] = patches.checked(result, old, resource, subresource, mode, definitions)
             except status.StatusError as error:
                 raise patches.unfit(kind, content, result, error) from None
             return checked

@@ -12,11 +12,13 @@ import logging
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from functools import cached_property
+from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import parse_qs
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -271,7 +273,9 @@ class HttpServer:
             return await _streamed(raw, response)
         if response.pieces:
             return await _in_pieces(raw, response)
-        return _whole(response)
+        if response.headers or response.status not in _PLAIN or raw.version != HttpVersion11 or not raw.keep_alive:
+            return _whole(response)
+        return cast(web.StreamResponse, _Answer(response))
 
     async def _body(self, raw: web.BaseRequest) -> bytes:
         if not raw.can_read_body:
@@ -286,6 +290,62 @@ class HttpServer:
                 raise status.too_large(f"limit is {self._limit}")
             chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+_PLAIN = frozenset((200, 201, 202, 403, 404, 409, 422))
+_AT_ONCE = 64 << 10
+_heads: dict[tuple[int, str], bytes] = {}
+_date: tuple[int, bytes] = (0, b"")
+
+
+class _Answer:
+    """A whole answer of the usual kind on a connection that stays: one write, and a head that is made once for all that
+    are alike. It stands where aiohttp has a StreamResponse, of which it asks nothing but this; what is special (headers
+    of its own, HTTP/1.0, the end of a connection) goes the long way, `_whole`."""
+
+    __slots__ = ("_response",)
+    keep_alive = True
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+
+    async def prepare(self, raw: web.BaseRequest) -> None:
+        """Send all of it. Raises ConnectionError."""
+        transport = raw.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionError("the client is gone")
+        response = self._response
+        body = response.body
+        head = b"%b%b%d\r\n\r\n" % (_head_of(response.status, response.content_type), _today(), len(body))
+        if len(body) <= _AT_ONCE:  # one TLS record rather than two
+            transport.write(head + body)
+        else:
+            transport.write(head)
+            transport.write(body)
+
+    async def write_eof(self) -> None:
+        """It has been sent."""
+
+
+def _head_of(status: int, content_type: str) -> bytes:
+    """The head as far as answers share it."""
+    found = _heads.get((status, content_type))
+    if found is None:
+        phrase = HTTPStatus(status).phrase
+        found = f"HTTP/1.1 {status} {phrase}\r\nContent-Type: {content_type}\r\n".encode(errors="replace")
+        if len(_heads) > 100:
+            _heads.clear()
+        _heads[status, content_type] = found
+    return found
+
+
+def _today() -> bytes:
+    """The date's line, made once a second, and the beginning of the next one."""
+    global _date
+    second = int(clock.wall_time())
+    if second != _date[0]:
+        _date = second, f"Date: {formatdate(second, usegmt=True)}\r\nContent-Length: ".encode()
+    return _date[1]
 
 
 def _whole(response: Response) -> web.Response:

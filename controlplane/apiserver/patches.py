@@ -8,6 +8,7 @@ from controlplane.api import patch, status
 from controlplane.api.apply import entries
 from controlplane.api.definitions import Definitions
 from controlplane.api.resources import Resource
+from controlplane.api.validate import decode_checked
 from controlplane.apiserver.http import Request
 from controlplane.apiserver.registry.codec import decode_body
 
@@ -67,7 +68,27 @@ def apply(kind: str, content: Any, obj: Object, resource: Resource, schema: str,
     if owners is not None and metadata.get("managedFields") is owners:
         # Owners that the patch does not name need no copy and no check: the registry has them from the old object.
         result = {**result, "metadata": {key: value for key, value in metadata.items() if key != "managedFields"}}
-    return own(result)
+    return result
+
+
+def checked(
+    result: Object, old: Object, resource: Resource, subresource: str, mode: str, definitions: Definitions
+) -> tuple[Object, list[str]]:
+    """What a patch made of `old`, as an object of our own that fits its schema, and warnings. What the write takes from
+    the old object anyway (of a status patch all but the status, else the status) is neither copied nor looked at.
+    Raises StatusError 400."""
+    shared: Object = {}
+    if resource.custom is None and "status" in resource.subresources and subresource in ("", "status"):
+        of_status = subresource == "status"
+        shared = {
+            key: part
+            for key, part in result.items()
+            if key != "metadata" and part is old.get(key) and (key == "status") != of_status
+        }
+    rest = {key: part for key, part in result.items() if key not in shared} if shared else result
+    mine, warned = decode_checked(resource, own(rest), mode, definitions=definitions)
+    return ({key: shared[key] if key in shared else mine[key] for key in result if key in shared or key in mine}
+            if shared else mine), warned  # fmt: skip
 
 
 def _looks_at_owners(operations: Any) -> bool:

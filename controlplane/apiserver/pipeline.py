@@ -8,7 +8,6 @@ import asyncio
 import logging
 import unicodedata
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 
 from controlplane.api import status
 from controlplane.apiserver import requestinfo
@@ -24,12 +23,15 @@ def chain(filters: Sequence[Filter], last: Handler) -> Handler:
     """One handler: the filters around `last`, the first outermost."""
     handler = last
     for each in reversed(filters):
-        handler = partial(_call, each, handler)
+        handler = _before(each, handler)
     return handler
 
 
-def _call(each: Filter, rest: Handler, request: Request) -> Awaitable[Response]:
-    return each(request, rest)
+def _before(each: Filter, rest: Handler) -> Handler:
+    def handler(request: Request) -> Awaitable[Response]:
+        return each(request, rest)
+
+    return handler
 
 
 _ALL_WARNINGS, _LONG_WARNING = 4096, 256  # characters
@@ -51,14 +53,32 @@ class ToTheEnd:
         write = asyncio.ensure_future(rest(request))
         self._writes.add(write)  # the loop itself only holds tasks weakly
         write.add_done_callback(self._writes.discard)
-        if not _STREAMS.isdisjoint(request.path.split("/")[6:]):
-            return await asyncio.shield(write)
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await asyncio.shield(write)
-        except TimeoutError:
-            message = f"request did not complete within requested timeout - {self._timeout_s:g}s"
-            return error_response(status.timeout(message))
+        endless = not _STREAMS.isdisjoint(request.path.split("/")[6:])
+        if await _ended(write, None if endless else self._timeout_s):
+            return write.result()
+        message = f"request did not complete within requested timeout - {self._timeout_s:g}s"
+        return error_response(status.timeout(message))
+
+
+async def _ended(write: asyncio.Task[Response], timeout_s: float | None) -> bool:
+    """Whether `write` ends in time. It goes on if it does not, or if whoever waits is cancelled. (What asyncio has for
+    this costs several futures more for each write.)"""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[bool] = loop.create_future()
+
+    def tell(task: asyncio.Task[Response] | None) -> None:
+        if not told.done():
+            told.set_result(task is not None)
+        elif task is not None and not task.cancelled():
+            task.exception()  # nobody is left to be told
+
+    timer = None if timeout_s is None else loop.call_later(timeout_s, tell, None)
+    write.add_done_callback(tell)
+    try:
+        return await told
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 async def with_errors(request: Request, rest: Handler) -> Response:

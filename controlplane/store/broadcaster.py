@@ -133,6 +133,11 @@ class Broadcaster(Generic[E]):
     def publish(self, events: Sequence[E]) -> None:
         """Hand `events` (in revision order; not changed afterwards) to the watchers of each one's prefixes."""
         watchers = self._watchers
+        if len(watchers) == 1 and "" in watchers:  # a store, whose only watcher is the cache
+            together = sum([event.size for event in events])
+            for watcher in tuple(watchers[""]):
+                watcher.offer(events, together)
+            return
         batches: dict[str, tuple[list[E], list[int]]] = {}
         for event in events:
             for prefix in _prefixes(event.key):
@@ -153,13 +158,18 @@ class Broadcaster(Generic[E]):
                 watcher.fail(error)
 
 
-def _prefixes(key: str) -> list[str]:
-    prefixes = ["", key]
-    at = key.find("/") + 1
-    while at:
-        prefixes.append(key[:at])
-        at = key.find("/", at) + 1
-    return prefixes
+def _prefixes(key: str) -> tuple[str, ...]:
+    above = key[: key.rfind("/") + 1]
+    found = _above.get(above)
+    if found is None:
+        if len(_above) >= _MOST_REMEMBERED:
+            _above.clear()
+        found = _above[above] = ("", *(above[: at + 1] for at, char in enumerate(above) if char == "/"))
+    return (key, *found)
+
+
+_above: dict[str, tuple[str, ...]] = {}  # of a kind, and of a namespace: they are few, and always the same
+_MOST_REMEMBERED = 10_000
 
 
 History = Callable[[str, int, int], Awaitable[list[E]]]

@@ -109,7 +109,8 @@ class WatchCache:
         start = max(store.compacted_revision, store.current_revision - self._window_events // 2)
         pairs: list[tuple[str, Cached]] = []
         while True:
-            page = await store.range("", start_after=pairs[-1][0] if pairs else "", limit=_LOAD_PAGE, revision=start)
+            after = pairs[-1][0] if pairs else ""
+            page = await store.range("", start_after=after, limit=_LOAD_PAGE, revision=start, count=False)
             pairs += [(record.key, _cached(record)) for record in page.records]
             if not page.remaining:
                 break

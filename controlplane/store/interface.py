@@ -135,9 +135,12 @@ class Store(Protocol):
     async def get(self, key: str, revision: int | None = None) -> Record | None:
         """The key now, or as it was at `revision`. Raises Compacted, FutureRevision."""
 
-    async def range(self, prefix: str, *, start_after: str = "", limit: int = 0, revision: int | None = None) -> Page:
+    async def range(
+        self, prefix: str, *, start_after: str = "", limit: int = 0, revision: int | None = None, count: bool = True
+    ) -> Page:
         """Records under `prefix` whose key is greater than `start_after`, at most `limit` (0: all), as of `revision`
-        (None: now). Raises Compacted, FutureRevision."""
+        (None: now). Without `count`, `remaining` is 1 if there are any more: who reads everything need not pay for a
+        number with each page. Raises Compacted, FutureRevision."""
 
     def watch(self, prefix: str, after_revision: int) -> AsyncIterator[list[Event]]:
         """Every event under `prefix` after `after_revision`, in order, once, in batches, for ever. A live event is

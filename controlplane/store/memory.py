@@ -94,12 +94,15 @@ class MemoryStore:
         self._check_open()
         return self._at(revision)[1].get(key)
 
-    async def range(self, prefix: str, *, start_after: str = "", limit: int = 0, revision: int | None = None) -> Page:
+    async def range(
+        self, prefix: str, *, start_after: str = "", limit: int = 0, revision: int | None = None, count: bool = True
+    ) -> Page:
         self._check_open()
         at, content = self._at(revision)
         keys = sorted(k for k in content if k.startswith(prefix) and k > start_after)
         chosen = keys[:limit] if limit else keys
-        return Page([content[k] for k in chosen], at, len(keys) - len(chosen))
+        left = len(keys) - len(chosen)
+        return Page([content[k] for k in chosen], at, left if count else min(left, 1))
 
     def _at(self, revision: int | None) -> tuple[int, dict[str, Record]]:
         if revision is None or revision == self._revision:

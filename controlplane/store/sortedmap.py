@@ -149,6 +149,12 @@ class SortedMap(Generic[V]):
 
     def range(self, start: str, end: str | None) -> list[V]:
         """Values with start <= key < end (None: to the last), in order. For reading at once: no chunk is marked."""
+        at = bisect_left(self._lasts, start)
+        if at == len(self._lasts):
+            return []
+        keys = self._chunks[at].keys
+        if end is not None and keys[bisect_left(keys, start)] >= end:
+            return []  # what a write asks of each admission plugin: that there is nothing to obey
         return self._cut(start, end).values()
 
     def count(self, start: str, end: str | None) -> int:

@@ -165,8 +165,10 @@ class SqliteStore:
     async def get(self, key: str, revision: int | None = None) -> Record | None:
         return await self._read(sqlite_log.get, key, revision)
 
-    async def range(self, prefix: str, *, start_after: str = "", limit: int = 0, revision: int | None = None) -> Page:
-        return await self._read(sqlite_log.select, prefix, start_after, limit, revision)
+    async def range(
+        self, prefix: str, *, start_after: str = "", limit: int = 0, revision: int | None = None, count: bool = True
+    ) -> Page:
+        return await self._read(sqlite_log.select, prefix, start_after, limit, revision, count)
 
     def watch(self, prefix: str, after_revision: int) -> AsyncIterator[list[Event]]:
         self._open_writer()

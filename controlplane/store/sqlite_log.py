@@ -150,7 +150,9 @@ def get(db: sqlite3.Connection, key: str, revision: int | None) -> Record | None
     return None if row is None or row[4] else Record(row[0], row[1], row[2], row[3])
 
 
-def select(db: sqlite3.Connection, prefix: str, start_after: str, limit: int, revision: int | None) -> Page:
+def select(
+    db: sqlite3.Connection, prefix: str, start_after: str, limit: int, revision: int | None, count: bool = True
+) -> Page:
     """As `Store.range`."""
     with _snapshot(db):
         at = _readable(db, revision)
@@ -159,7 +161,7 @@ def select(db: sqlite3.Connection, prefix: str, start_after: str, limit: int, re
         remaining = 0
         if limit and len(rows) > limit:
             rows.pop()
-            remaining = db.execute(_COUNT, (rows[-1][0], *bounds)).fetchone()[0]
+            remaining = db.execute(_COUNT, (rows[-1][0], *bounds)).fetchone()[0] if count else 1
     return Page([Record(*row) for row in rows], at, remaining)
 
 

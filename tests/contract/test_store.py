@@ -147,6 +147,9 @@ async def test_range_is_sorted_limited_and_counts_what_remains(store: Store) -> 
     page = await store.range("core/pods/", limit=3)
     assert [r.key for r in page.records] == ["core/pods/a-b/1", "core/pods/a/1", "core/pods/a/2"]
     assert page.remaining == 1
+    assert (await store.range("core/pods/", limit=1)).remaining == 3
+    assert (await store.range("core/pods/", limit=1, count=False)).remaining == 1
+    assert (await store.range("core/pods/", limit=4, count=False)).remaining == 0
     page = await store.range("core/pods/", limit=3, start_after="core/pods/a/2")
     assert [r.key for r in page.records] == ["core/pods/b/1"]
     assert page.remaining == 0

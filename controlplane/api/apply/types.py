@@ -18,6 +18,7 @@ from controlplane.api.apply import fieldset
 from controlplane.api.apply.fieldset import LEAF, FieldSet
 
 _MISSING: Final = object()
+_LONGEST_SHAPE, _MOST_SHAPES, _MOST_STEPS, _LONGEST_STEP = 12, 64, 4096, 64
 Entry = tuple[str, "Type"]
 """The step to a field, and its type."""
 
@@ -71,6 +72,7 @@ class Struct(Type):
         self._entries: dict[str, Entry] = {}
         self.other = other
         self.hidden = hidden
+        self._shapes: dict[tuple[str, ...], FieldSet] = {}
 
     @property
     def entries(self) -> dict[str, Entry]:
@@ -89,14 +91,27 @@ class Struct(Type):
     def everything(self, value: Any) -> FieldSet:
         if type(value) is not dict or not value:
             return LEAF
+        shape = tuple(value)
+        known = self._shapes.get(shape)
+        if known is not None:
+            return known
         entries = self._entries if self._load is None else self.entries
         node = {".": LEAF}
+        flat = len(shape) <= _LONGEST_SHAPE
         for name, each in value.items():
             entry = entries.get(name) or self.entry(name)
             if entry is not None:
                 step, of = entry
-                node[step] = LEAF if of is ATOM else of.everything(each)
-        return node if len(node) > 1 else LEAF
+                if of is ATOM:
+                    node[step] = LEAF
+                else:
+                    node[step] = of.everything(each)
+                    flat = False
+        if len(node) == 1:
+            node = LEAF
+        if flat and len(self._shapes) < _MOST_SHAPES:  # then its fields' names say all of it: variables, ports, mounts
+            self._shapes[shape] = node
+        return node
 
     def compare(self, old: Any, new: Any, changed: FieldSet, removed: FieldSet) -> None:
         entries = self._entries if self._load is None else self.entries
@@ -247,10 +262,21 @@ class Items(List):
         super().__init__(item)
         self.keys = tuple(sorted(keys))
         self.defaults = defaults
+        self._only = self.keys[0] if len(self.keys) == 1 else ""
+        self._steps: dict[str, str] = {}
 
     def step(self, item: Any) -> str | None:
         if type(item) is not dict:
             return None
+        if self._only and type(value := item.get(self._only)) is str:
+            step = self._steps.get(value)
+            if step is None:
+                step = fieldset.key({self._only: value})
+                if len(value) <= _LONGEST_STEP:
+                    if len(self._steps) >= _MOST_STEPS:
+                        self._steps.clear()
+                    self._steps[value] = step
+            return step
         found = {}
         for name in self.keys:
             value = item.get(name)

@@ -22,6 +22,7 @@ Object = dict[str, Any]
 
 _decode_json = msgspec.json.Decoder().decode
 _encode_json = msgspec.json.Encoder().encode
+_EMPTY: tuple[Any, ...] = ({}, [], "")
 _ACCEPTED = (
     "application/json", "application/yaml", "application/vnd.kubernetes.protobuf",
 )  # fmt: skip
@@ -67,7 +68,7 @@ def _repeated(request: Request) -> list[str]:
 def encode(obj: Object) -> bytes:
     """The bytes to store: JSON without resourceVersion, head fields first."""
     # Empty labels and the like are left out, as Kubernetes' clients expect from its `omitempty`.
-    metadata = {k: v for k, v in obj["metadata"].items() if k != "resourceVersion" and v not in ({}, [], "")}
+    metadata = {k: v for k, v in obj["metadata"].items() if k != "resourceVersion" and (v or v not in _EMPTY)}
     ordered = {"kind": obj["kind"], "apiVersion": obj["apiVersion"], "metadata": metadata}
     for key, value in obj.items():
         if key not in ordered:
