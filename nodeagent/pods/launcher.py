@@ -27,6 +27,7 @@ from nodeagent.pods.model import (
     LABEL_POD,
     LABEL_UID,
     Desired,
+    Kind,
     Object,
     Wanted,
 )
@@ -36,6 +37,7 @@ from nodeagent.pods.services import ServiceVariables
 from nodeagent.pods.volumes.manager import Volume, Volumes
 from nodeagent.runtime.interface import (
     ContainerConfig,
+    ContainerState,
     Image,
     Mount,
     PodIdentity,
@@ -130,9 +132,21 @@ class Launcher:
             config = self._config(want, wanted, attempt, image, volumes, ips, variables)
         except OSError as error:
             raise RuntimeFailure(str(error), "CreateContainerError") from error
+        config = dataclasses.replace(config, target_id=await self._target_of(want, wanted, sandbox))
         container_id = await self.runtime.create_container(sandbox.id, config)
         self.tell(want.pod, "Normal", "Created", f"Container created: {wanted.name}")
         return container_id, image
+
+    async def _target_of(self, want: Desired, wanted: Wanted, sandbox: SandboxStatus) -> str:
+        """The running container that an ephemeral one names as its target; empty without one, and where all share their
+        processes anyway. Raises RuntimeFailure."""
+        name, spec = wanted.spec.get("targetContainerName"), want.pod["spec"]
+        if not name or wanted.kind is not Kind.EPHEMERAL or spec.get("shareProcessNamespace") or spec.get("hostPID"):
+            return ""
+        for container in await self.runtime.containers(sandbox.id):
+            if container.name == name and container.state is ContainerState.RUNNING:
+                return container.id
+        raise RuntimeFailure(f'unable to find target container "{name}": it is not running', "CreateContainerError")
 
     async def start(self, want: Desired, wanted: Wanted, container_id: str) -> None:
         await self.runtime.start_container(container_id)

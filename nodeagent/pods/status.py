@@ -17,6 +17,8 @@ from nodeagent.pods.model import Actual, Desired, Kind, Object, Wanted, qos_clas
 from nodeagent.pods.plan import Plan, Stage, initialized, is_started
 from nodeagent.runtime.interface import ContainerState, ContainerStatus
 
+_MOST_MESSAGE_BYTES = 12 * 1024  # kubelet's MaxPodTerminationMessageLogLength
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -55,8 +57,20 @@ def pod_status(want: Desired, actual: Actual, memory: Memory, plan: Plan, facts:
     status["containerStatuses"] = main
     if ephemeral:
         status["ephemeralContainerStatuses"] = ephemeral
+    _shorten_messages([*init, *main, *ephemeral])
     status["conditions"] = _conditions(context, status, init, main, now)
     return status
+
+
+def _shorten_messages(statuses: list[Object]) -> None:
+    """All last messages of a pod together have 12 KiB, each container its share."""
+    share = _MOST_MESSAGE_BYTES // len(statuses) if statuses else 0
+    for status in statuses:
+        for ended in (status["state"].get("terminated"), status["lastState"].get("terminated")):
+            if ended is not None and len(ended.get("message") or "") * 4 > share:
+                text = ended["message"].encode()
+                if len(text) > share:
+                    ended["message"] = text[:share].decode("utf-8", "ignore")
 
 
 def pod_ips(want: Desired, actual: Actual, facts: Facts) -> list[str]:
@@ -303,6 +317,8 @@ def _conditions(context: _Context, status: Object, init: list[Object], main: lis
     network_ready = context.actual.sandbox is not None and (context.want.host_network or bool(status.get("podIP")))
     add("PodReadyToStartContainers", None if network_ready else ("", ""))
     add("Initialized", _initialized(context, phase, init))
+    if phase == "Succeeded":
+        result[-1]["reason"] = "PodCompleted"
     containers_ready = _containers_ready(context, phase, init, main)
     add("ContainersReady", containers_ready)
     add("Ready", containers_ready or _gates(context, old))

@@ -98,12 +98,12 @@ class Compiler:
 
     def start_request(self, container: Container, *, native: bool) -> Message:
         config = container.file.config
-        flags = plan.CLONE_NEWNS | (0 if self.shares_pids(container) else plan.CLONE_NEWPID)
         shares = self.shares_pids(container)
+        flags = plan.CLONE_NEWNS | (0 if shares else plan.CLONE_NEWPID)
         return {
             "op": "start", "id": container.file.id, "dir": container.directory, "log": container.log_path,
             "tty": config.tty, "stdin": config.stdin, "stdin_once": config.stdin_once, "flags": flags,
-            "native": native, "cgroup": self._cgroups.clone_into(container.cgroup),
+            "native": native, "cgroup": self._cgroups.clone_into(container.cgroup), "target": config.target_id,
             "oom": self._cgroups.oom_file(container.cgroup),
             "kill": self._cgroups.kill_file(container.cgroup) if shares else "",
         }  # fmt: skip
@@ -129,7 +129,7 @@ class Compiler:
     def shares_pids(self, container: Container) -> bool:
         """Whether the container's processes can outlive its first one."""
         config = container.sandbox.file.config
-        return config.host_pid or config.share_process_namespace
+        return config.host_pid or config.share_process_namespace or bool(container.file.config.target_id)
 
     def stop_signal(self, container: Container) -> int:
         name = (container.file.config.stop_signal or container.file.image.stop_signal or "SIGTERM").upper()

@@ -160,6 +160,7 @@ class ContainerConfig:
     stdin_once: bool = False
     tty: bool = False
     stop_signal: str = ""  # e.g. SIGQUIT; empty: the image's, else SIGTERM
+    target_id: str = ""  # a running container whose process ids it shares (an ephemeral container's target)
     resources: LinuxResources = LinuxResources()
     security: SecurityContext = SecurityContext()
 

@@ -130,12 +130,29 @@ def _overlay(program: Program, tree: Tree) -> str:
 
 
 def _take(program: Program, mount: Mount, mapped: bool) -> Result:
+    if mount.propagation == "rshared":
+        _check_shared(mount.host_path)
     tree = mounts.take(
         program, mount.host_path, readonly=mount.readonly, propagation=mount.propagation, recursive=mount.recursive
     )
     if mapped:
         mounts.map_ids(program, tree, USERS, mount.host_path)
     return tree
+
+
+def _check_shared(path: str) -> None:
+    """What the container mounts can only show on the node if it is on a shared mount there."""
+    real, best, shared = os.path.realpath(path), "", False
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            fields = line.split(" - ")[0].split()
+            target = fields[4].encode().decode("unicode_escape", "surrogateescape")
+            inside = real == target or real.startswith(target.rstrip("/") + "/")
+            if inside and len(target) >= len(best):
+                best, shared = target, any(f.startswith("shared:") for f in fields[6:])
+    if not shared:
+        message = f'path "{path}" is mounted on "{best}" but it is not a shared mount'
+        raise RuntimeFailure(message, "CreateContainerError")
 
 
 def _take_shm(program: Program, shm: Input | str) -> Result:

@@ -166,6 +166,11 @@ class LinuxRuntime:
         sandbox = self._pods.all.get(sandbox_id)
         if sandbox is None or sandbox.state is not SandboxState.READY:
             raise NotFound(f"create_container: no ready sandbox {sandbox_id!r}", "CreateContainerError")
+        if config.target_id:
+            target = sandbox.containers.get(config.target_id)
+            if target is None or target.state is not ContainerState.RUNNING:
+                message = f"create_container: the target container {config.target_id!r} is not running"
+                raise RuntimeFailure(message, "CreateContainerError")
         image = await self.images.status(config.image)
         if image is None:
             raise NotFound(f"create_container: no image {config.image!r}", "CreateContainerError")

@@ -182,7 +182,8 @@ class Shim:
                 out, into = os.pipe2(os.O_CLOEXEC)
                 err, errinto = os.pipe2(os.O_CLOEXEC)
                 mine, theirs = [feed, out, err], [stdin, into, errinto, self._null]
-            process = self._spawn(key, message, fds[0], theirs, str(message["dir"]))
+            target = self.processes[str(message["target"])].pidfd if message.get("target") else -1
+            process = self._spawn(key, message, fds[0], theirs, str(message["dir"]), None, target)
             if isinstance(process, dict):
                 log.close()
                 return process

@@ -98,5 +98,25 @@ async def test_mount_propagation(node: Node, tmp_path: Path) -> None:
         await node.shell("mount -t tmpfs x /v/sub", mounts=mount, security=mounting)
         assert os.path.ismount(volume / "sub")
         unmount(volume / "sub")
+        syscalls.call("mount", None, bytes(volume) + b"\0", None, 1 << 18, None)  # MS_PRIVATE
+        with pytest.raises(RuntimeFailure, match="is not a shared mount"):
+            await node.start("/bin/true", mounts=mount)
     finally:
         unmount(volume)
+
+
+async def test_a_container_among_the_processes_of_its_target(node: Node) -> None:
+    """What `kubectl debug --target` does: the debugger sees the target's processes, and its files through /proc."""
+    sandbox = await node.sandbox()
+    target = await node.start("/bin/sh", "-c", "echo mine > /tmp/own; echo up; sleep 1234", sandbox=sandbox)
+    other = await node.start("/bin/sleep", "4321", sandbox=sandbox)
+    await node.log_has(target, "up")
+    output = await node.shell("ps; cat /proc/1/root/tmp/own", sandbox=sandbox, target_id=target)
+    assert "sleep 1234" in output and "4321" not in output and output.endswith("mine\n")
+    assert (await node.runtime.container_status(target)).state == "CONTAINER_RUNNING"
+    left = await node.start("/bin/sh", "-c", "(sleep 9999 &) ; exit 0", sandbox=sandbox, target_id=target)
+    await node.ended(left)
+    assert "9999" not in await node.shell("ps", sandbox=sandbox, target_id=target)  # nothing of it stays behind
+    await node.runtime.stop_container(other, 0)
+    with pytest.raises(RuntimeFailure, match="is not running"):
+        await node.start("/bin/true", sandbox=sandbox, target_id=other)

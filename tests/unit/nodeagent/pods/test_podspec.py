@@ -224,3 +224,29 @@ async def test_pods_with_their_own_users_share_no_id(world) -> None:
     world.pod("e", hostUsers=False)
     await world.until(lambda: world.status("e").get("phase") == "Running")
     assert ranges()["e"] == first["a"]
+
+
+async def test_an_ephemeral_container_joins_its_target(world) -> None:
+    world.pod()
+    await world.until(lambda: world.container().get("ready"))
+    debugger = {"name": "debug", "image": "busybox:1", "targetContainerName": "app"}
+    stored = world.api.get("pods", "web", "default")
+    world.api.put({**stored, "spec": {**stored["spec"], "ephemeralContainers": [debugger]}})
+    await world.until(lambda: world.status().get("ephemeralContainerStatuses"))
+    await world.until(lambda: "running" in world.status()["ephemeralContainerStatuses"][0]["state"])
+    assert world.find("debug").config.target_id == world.find("app").status.id
+
+
+async def test_the_last_messages_of_many_containers_share_their_room(world) -> None:
+    names = [f"c{i}" for i in range(6)]
+    world.pod(containers=[{"name": n, "image": "busybox:1"} for n in names], restartPolicy="Never")
+    await world.until(lambda: world.status().get("phase") == "Running")
+    for name in names:
+        container = world.find(name)
+        path = next(m.host_path for m in container.config.mounts if m.container_path == "/dev/termination-log")
+        Path(path).write_text("\u00e9" * 2048)
+    for name in names:
+        world.runtime.finish(world.find(name).status.id, 1)
+    await world.until(lambda: world.status().get("phase") == "Failed")
+    messages = [c["state"]["terminated"]["message"] for c in world.status()["containerStatuses"]]
+    assert {len(m.encode()) for m in messages} == {2048}
