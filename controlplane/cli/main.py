@@ -171,7 +171,17 @@ def status(output: str) -> None:
 @main.command()
 def kubeconfig() -> None:
     """Print the path of the admin kubeconfig."""
-    click.echo(_lab().kubeconfig)
+    lab = _lab()
+    try:
+        there = lab.kubeconfig.exists()
+    except PermissionError:
+        there = True
+    if not there:
+        # kubectl would take a path to nothing for "no configuration", and ask localhost:8080.
+        _fail(
+            "there is no cluster yet, so no kubeconfig", "wherry up; after `wherry init` it is /etc/wherry/admin.conf"
+        )
+    click.echo(lab.kubeconfig)
 
 
 for command in (*commands.COMMANDS, image):

@@ -89,7 +89,7 @@ def stateful_set(obj: Object) -> list[Cause]:
 
 
 def _with_claims(spec: Each) -> Each:
-    """The spec as its pods will have it: each claim's template is a volume, and takes the place of one with its name."""
+    """The spec as its pods will have it: each claim's template is a volume, instead of one of its name."""
     claims = [(each.get("metadata") or {}).get("name") for each in spec.get("volumeClaimTemplates") or ()]
     found = spec.get("template") or {}
     if not any(claims) or not found.get("spec"):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from controlplane.cli.lab.spec import Lab
 
+_SBIN = "/usr/sbin:/sbin"
 TOOLS = {"ip": "iproute2", "iptables": "iptables", "iptables-restore": "iptables"}
 
 
@@ -31,10 +32,17 @@ def root(_: Lab) -> Problem | None:
 
 
 def tools(_: Lab) -> Problem | None:
-    missing = sorted({package for tool, package in TOOLS.items() if not shutil.which(tool)})
-    if not missing:
+    absent = [tool for tool in TOOLS if not shutil.which(tool)]
+    if not absent:
         return None
-    return Problem(f"not installed: {', '.join(missing)}", f"apt-get install {' '.join(missing)} (vagrant/lab up does)")
+    if len(absent) < len(TOOLS) and all(shutil.which(tool, path=_SBIN) for tool in absent):
+        return Problem(
+            "/usr/sbin is not on the PATH", f"plain `su` leaves a user's: su -, or export PATH=$PATH:{_SBIN}"
+        )
+    packages = sorted({TOOLS[tool] for tool in absent})
+    return Problem(
+        f"not installed: {', '.join(packages)}", f"apt-get install {' '.join(packages)} (vagrant/lab up does)"
+    )
 
 
 def namespaces(_: Lab) -> Problem | None:

@@ -308,6 +308,13 @@ def test_another_subnet_for_a_lab_that_exists(lab: None) -> None:
 def test_missing_tools(tmp_path: Path) -> None:
     said = wherry("up", code=1, PATH=str(tmp_path))
     assert "iproute2" in said and "apt-get install" in said
+    (tmp_path / "ip").symlink_to("/bin/true")  # plain `su` leaves root with /bin, but not /sbin
+    said = wherry("up", code=1, PATH=str(tmp_path))
+    assert "/usr/sbin is not on the PATH" in said and "su -" in said
+
+
+def test_no_kubeconfig_before_the_first_up() -> None:
+    assert "wherry up" in wherry("kubeconfig", code=1)
 
 
 def test_damaged_settings() -> None:

@@ -281,7 +281,8 @@ def test_old_objects_are_not_locked_by_rules(faults: Faults) -> None:
 
 
 def test_a_stateful_sets_claims_are_volumes_of_its_pods(faults: Faults) -> None:
-    claim = {"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}}  # fmt: skip
+    claim_spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
+    claim = {"metadata": {"name": "data"}, "spec": claim_spec}
     mount = [{"name": "a", "image": "b", "volumeMounts": [{"name": "data", "mountPath": "/data"}]}]
     spec = deployment(pod={"containers": mount})["spec"] | {"serviceName": "s"}
     with_claim = make("apps/v1", "StatefulSet", spec=spec | {"volumeClaimTemplates": [claim]})
