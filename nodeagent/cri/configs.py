@@ -11,6 +11,7 @@ from typing import Any
 
 from nodeagent.cri.codec import Message
 from nodeagent.cri.table import table
+from nodeagent.linux.apparmor import DEFAULT_PROFILE, profiles
 from nodeagent.runtime.interface import (
     ContainerConfig,
     LinuxResources,
@@ -19,6 +20,7 @@ from nodeagent.runtime.interface import (
     PortMapping,
     SandboxConfig,
     SecurityContext,
+    UserNamespace,
 )
 from nodeagent.runtime.rootfs import MASKED_PATHS, READONLY_PATHS
 
@@ -73,11 +75,21 @@ def namespaces_to_cri(config: SandboxConfig) -> Message:
         "network": "NODE" if config.host_network else "POD",
         "pid": "NODE" if config.host_pid else "POD" if config.share_process_namespace else "CONTAINER",
         "ipc": "NODE" if config.host_ipc else "POD",
+        **({"userns_options": _users_to_cri(config.user_namespace)} if config.user_namespace else {}),
     }
+
+
+def _users_to_cri(users: UserNamespace) -> Message:
+    mapping = {"host_id": users.first, "container_id": 0, "length": users.length}
+    return {"mode": "POD", "uids": [mapping], "gids": [mapping]}
 
 
 def container_to_cri(config: ContainerConfig, sandbox: Message) -> Message:
     """A ContainerConfig for a container of the PodSandboxConfig `sandbox`."""
+    options = sandbox["linux"]["security_context"]["namespace_options"]
+    target = {"pid": "TARGET", "target_id": config.target_id} if config.target_id else {}
+    users = options.get("userns_options") or {}
+    mapped = {"uidMappings": users["uids"], "gidMappings": users["gids"]} if users else {}
     stop = f"{_SIGNAL}{config.stop_signal}" if config.stop_signal else "SIGNAL_RUNTIME_DEFAULT"
     return {
         "metadata": {"name": config.name, "attempt": config.attempt},
@@ -86,7 +98,7 @@ def container_to_cri(config: ContainerConfig, sandbox: Message) -> Message:
         "args": config.args,
         "working_dir": config.working_dir,
         "envs": [{"key": name, "value": value.encode()} for name, value in config.envs],
-        "mounts": [mount_to_cri(mount) for mount in config.mounts],
+        "mounts": [{**mount_to_cri(mount), **mapped} for mount in config.mounts],
         "labels": config.labels,
         "annotations": config.annotations,
         "log_path": config.log_path,
@@ -98,7 +110,7 @@ def container_to_cri(config: ContainerConfig, sandbox: Message) -> Message:
             "resources": resources_to_cri(config.resources),
             "security_context": {
                 **security_to_cri(config.security),
-                "namespace_options": sandbox["linux"]["security_context"]["namespace_options"],
+                "namespace_options": {**options, **target},
             },
         },
     }
@@ -110,6 +122,7 @@ def mount_to_cri(mount: Mount) -> Message:
         "host_path": mount.host_path,
         "readonly": mount.readonly,
         "propagation": _PROPAGATION[mount.propagation],
+        "recursive_read_only": mount.readonly and mount.recursive,
     }
 
 
@@ -136,7 +149,9 @@ def security_to_cri(security: SecurityContext) -> Message:
         "run_as_username": security.run_as_username,
         "readonly_rootfs": security.readonly_rootfs,
         "supplemental_groups": security.supplemental_groups,
+        "supplemental_groups_policy": "Strict" if security.strict_groups else "Merge",
         "no_new_privs": security.no_new_privs,
+        **({"apparmor": _apparmor(security.apparmor)} if security.apparmor else {}),
         "masked_paths": MASKED_PATHS if security.masked_paths is None else security.masked_paths,
         "readonly_paths": READONLY_PATHS if security.readonly_paths is None else security.readonly_paths,
         "seccomp": _seccomp(security.seccomp),
@@ -146,6 +161,12 @@ def security_to_cri(security: SecurityContext) -> Message:
 def _seccomp(profile: str) -> Message:
     kind, _, path = profile.partition(":")
     return {"profile_type": kind, "localhost_ref": path}
+
+
+def _apparmor(profile: str) -> Message:
+    if profile == DEFAULT_PROFILE:
+        return {"profile_type": "RuntimeDefault"}
+    return {"profile_type": "Localhost", "localhost_ref": profile}
 
 
 def _number(value: int | None) -> Message | None:
@@ -161,8 +182,6 @@ def sandbox_from_cri(message: Mapping[str, Any]) -> SandboxConfig:
     security = linux.get("security_context") or {}
     options = security.get("namespace_options") or {}
     network, pid, ipc = (options.get(name, "POD") for name in ("network", "pid", "ipc"))
-    if (options.get("userns_options") or {}).get("mode", "NODE") == "POD":
-        raise ValueError("user namespaces are not supported")
     return SandboxConfig(
         identity=identity_from_cri(message.get("metadata")),
         hostname=message.get("hostname", ""),
@@ -177,7 +196,18 @@ def sandbox_from_cri(message: Mapping[str, Any]) -> SandboxConfig:
         labels=dict(message.get("labels") or {}),
         annotations=dict(message.get("annotations") or {}),
         resources=resources_from_cri(linux.get("resources")),
+        user_namespace=_users_from_cri(options.get("userns_options") or {}),
     )
+
+
+def _users_from_cri(options: Mapping[str, Any]) -> UserNamespace | None:
+    """Raises ValueError for more than one range, and for users and groups that differ."""
+    if options.get("mode", "NODE") != "POD":
+        return None
+    uids, gids = list(options.get("uids") or ()), list(options.get("gids") or ())
+    if len(uids) != 1 or uids != gids or uids[0]["container_id"] != 0:
+        raise ValueError("user namespaces: want one range from 0, the same for users and groups")
+    return UserNamespace(uids[0]["host_id"], uids[0]["length"])
 
 
 def identity_from_cri(metadata: Mapping[str, Any] | None) -> PodIdentity:
@@ -205,8 +235,8 @@ def container_from_cri(message: Mapping[str, Any], image: str) -> ContainerConfi
         raise ValueError("devices of single containers are not supported")
     linux = message.get("linux") or {}
     security = linux.get("security_context") or {}
-    if (security.get("namespace_options") or {}).get("pid") == "TARGET":
-        raise ValueError("joining the process namespace of a single container (TARGET) is not supported")
+    options = security.get("namespace_options") or {}
+    target = options.get("target_id", "") if options.get("pid") == "TARGET" else ""
     signal = message.get("stop_signal", "SIGNAL_RUNTIME_DEFAULT")
     return ContainerConfig(
         name=metadata["name"],
@@ -224,6 +254,7 @@ def container_from_cri(message: Mapping[str, Any], image: str) -> ContainerConfi
         stdin_once=message["stdin_once"],
         tty=message["tty"],
         stop_signal="" if signal == "SIGNAL_RUNTIME_DEFAULT" else signal.removeprefix(_SIGNAL),
+        target_id=target,
         resources=resources_from_cri(linux.get("resources")),
         security=security_from_cri(security),
     )
@@ -233,7 +264,7 @@ def mount_from_cri(message: Mapping[str, Any]) -> Mount:
     """Raises ValueError."""
     if not message["container_path"].startswith("/") or not message["host_path"].startswith("/"):
         raise ValueError(f"mount {message['host_path']!r} on {message['container_path']!r}: paths must be absolute")
-    for name, what in (("uidMappings", "id-mapped"), ("image", "image"), ("mount_options", "option-carrying")):
+    for name, what in (("image", "image"), ("mount_options", "option-carrying")):
         if message.get(name):
             raise ValueError(f"mount on {message['container_path']!r}: {what} mounts are not supported")
     return Mount(
@@ -241,6 +272,7 @@ def mount_from_cri(message: Mapping[str, Any]) -> Mount:
         message["container_path"],
         message["readonly"],
         _PROPAGATION_BACK.get(message["propagation"], "private"),
+        bool(message.get("recursive_read_only")),
     )
 
 
@@ -278,6 +310,8 @@ def security_from_cri(message: Mapping[str, Any]) -> SecurityContext:
         supplemental_groups=tuple(message["supplemental_groups"]),
         privileged=message["privileged"],
         readonly_rootfs=message["readonly_rootfs"],
+        strict_groups=message.get("supplemental_groups_policy") == "Strict",
+        apparmor=_apparmor_from_cri(message.get("apparmor") or {}),
         no_new_privs=message["no_new_privs"],
         add_capabilities=tuple(_capability(c) for c in capabilities.get("add_capabilities") or ()),
         drop_capabilities=tuple(_capability(c) for c in capabilities.get("drop_capabilities") or ()),
@@ -285,6 +319,14 @@ def security_from_cri(message: Mapping[str, Any]) -> SecurityContext:
         masked_paths=tuple(message["masked_paths"]),
         readonly_paths=tuple(message["readonly_paths"]),
     )
+
+
+def _apparmor_from_cri(profile: Mapping[str, Any]) -> str:
+    """RuntimeDefault means none where the kernel has no AppArmor: a foreign kubelet asks for it unasked."""
+    kind = profile.get("profile_type", "Unconfined")
+    if kind == "Localhost":
+        return str(profile["localhost_ref"])
+    return DEFAULT_PROFILE if kind == "RuntimeDefault" and DEFAULT_PROFILE in profiles() else ""
 
 
 def _capability(name: str) -> str:

@@ -113,7 +113,9 @@ class CriRuntime:
         message = _with_memory(configs.sandbox_to_cri(config, self._cgroup_root), config.cgroup_parent)
         made = self._groups.make(config.cgroup_parent, config.resources)
         try:
-            answer = await self._client.call("RunPodSandbox", {"config": message}, reason=_SANDBOX)
+            answer = await self._client.call(
+                "RunPodSandbox", {"config": message, "runtime_handler": config.runtime_handler}, reason=_SANDBOX
+            )
         except CallFailed as failure:
             if made:
                 self._groups.remove(config.cgroup_parent)
