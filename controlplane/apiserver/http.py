@@ -259,11 +259,10 @@ class HttpServer:
             answer = _whole(error_response(status.unauthorized()))
             answer.force_close()
             return answer
-        url = raw.rel_url
+        path, query_string = _target(raw)
         request = Request(
-            raw.method, url.path, url.raw_query_string, raw.headers, body,
-            peer=connection.peer, transport_request=raw,
-        )  # fmt: skip
+            raw.method, path, query_string, raw.headers, body, peer=connection.peer, transport_request=raw
+        )
         response = await self._handler(request)
         if raw.method == "HEAD":
             return await _head(response)
@@ -282,14 +281,29 @@ class HttpServer:
             return b""
         if (raw.content_length or 0) > self._limit:
             raise status.too_large(f"limit is {self._limit}")
+        content = raw.content
+        if content.is_eof():  # all of it came with the head, as most do
+            body = content.read_nowait()
+            if len(body) > self._limit:
+                raise status.too_large(f"limit is {self._limit}")
+            return body
         chunks: list[bytes] = []
         size = 0
-        async for chunk in raw.content.iter_any():
+        async for chunk in content.iter_any():
             size += len(chunk)
             if size > self._limit:
                 raise status.too_large(f"limit is {self._limit}")
             chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _target(raw: web.BaseRequest) -> tuple[str, str]:
+    """The path, decoded, and the query string as it came."""
+    target = raw.raw_path
+    if target[:1] != "/" or "%" in target or "#" in target or not target.isascii():
+        return raw.rel_url.path, raw.rel_url.raw_query_string
+    path, _, query_string = target.partition("?")
+    return path, query_string
 
 
 _PLAIN = frozenset((200, 201, 202, 403, 404, 409, 422))
