@@ -18,7 +18,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from controlplane import daemon
@@ -38,6 +38,7 @@ from controlplane.tls import ServerTls
 from nodeagent import machine, node
 from nodeagent.config import Config
 from nodeagent.images.collector import ImageCollector, Policy, disk_of
+from nodeagent.pods.cpumanager import CpuManager, reserved
 from nodeagent.pods.eviction import thresholds
 from nodeagent.pods.eviction.manager import EvictionManager
 from nodeagent.pods.eviction.thresholds import Observation, Watch
@@ -61,6 +62,8 @@ from nodeagent.runtime.interface import ImageService, Runtime, RuntimeFailure
 from nodeagent.server.auth import Authorizer
 from nodeagent.server.http import Server
 from nodeagent.server.routes import Routes
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +114,9 @@ class Agent:
 
         facts = NodeFacts(
             name=self.name, ips=[self.address], root_directory=config.root_dir, log_directory=config.log_dir,
-            allocatable=node.allocatable(self.machine, config), labels=self._labels,
+            allocatable=_valid(lambda: node.allocatable(self.machine, config)), labels=self._labels,
             memory_bytes=self.machine.memory_bytes, dns=_dns(config), pids_limit=config.pod_pids_limit,
+            all_pods=_valid(lambda: node.all_pods(self.machine, config)),
             allowed_unsafe_sysctls=config.allowed_unsafe_sysctls,
         )  # fmt: skip
         self.keeper = node.NodeKeeper(client, self.name, self._look, config)
@@ -130,7 +134,9 @@ class Agent:
             "KUBERNETES_SERVICE_PORT_HTTPS": port,
         }
         variables = ServiceVariables(self.services, fallback)
-        launcher = Launcher(facts, runtime, self.images, objects, self.volumes, variables, self.tell)
+        launcher = Launcher(
+            facts, runtime, self.images, objects, self.volumes, variables, self.tell, self._cpu_manager()
+        )
         mirrors = Mirrors(ClientPodApi(client), self._as_owner, lambda uid: statuses.renew(uid))
         statuses = StatusManager(mirrors)
         self.manager = PodManager(launcher, statuses, mirrors)
@@ -160,6 +166,15 @@ class Agent:
             images, policy, self.image_use, lambda: disk_of(config.root_dir),
             lambda kind, reason, message: self._recorder.event(me, kind, reason, message), self._images_changed,
         )  # fmt: skip
+
+    def _cpu_manager(self) -> CpuManager:
+        config, cpus = self.config, self.machine.cpu_ids
+        sums = [e.partition("=")[2] for e in (*config.system_reserved, *config.kube_reserved) if e.startswith("cpu=")]
+        return _valid(
+            lambda: CpuManager(
+                config.root_dir, config.cpu_manager_policy, reserved(config.reserved_cpus, sums, cpus), cpus
+            )
+        )
 
     async def _reclaim_disk(self) -> None:
         try:
@@ -370,6 +385,14 @@ class Agent:
     def _unhealthy(self) -> str:
         """What only a restart of the agent would mend; /healthz and systemd's watchdog ask."""
         return self.network.trouble()
+
+
+def _valid(make: Callable[[], T]) -> T:
+    """What `make` makes of the configuration. Raises ConfigError where it cannot."""
+    try:
+        return make()
+    except ValueError as error:
+        raise daemon.ConfigError(str(error)) from None
 
 
 def observations(left: machine.Pressure) -> dict[str, Observation]:

@@ -76,8 +76,15 @@ class Config:
     """Most processes in a pod; 0: no limit."""
     allowed_unsafe_sysctls: list[str] = field(default_factory=list)
     """Kernel parameters that pods may set beside the safe ones: names, or prefixes as kernel.msg*."""
+    cpu_manager_policy: str = "none"
+    """static: containers that ask for whole CPUs in Guaranteed pods have them to themselves; none: nobody has."""
+    reserved_cpus: str = ""
+    """CPUs that are never given away, as 0-1,4; empty: as many as kube_reserved and system_reserved come to."""
+    enforce_node_allocatable: list[str] = field(default_factory=lambda: ["pods"])
+    """pods: all pods together may not use more memory and process ids than the node does not keep for itself."""
     kube_reserved: list[str] = field(default_factory=list)
-    """What the node keeps for its own daemons, as cpu=100m,memory=200Mi,ephemeral-storage=1Gi: not for pods."""
+    """What the node keeps for its own daemons, as cpu=100m,memory=200Mi,ephemeral-storage=1Gi,pid=1000:
+    not for pods. Without pid, a tenth of all process ids, at most 1024."""
     system_reserved: list[str] = field(default_factory=list)
     """The same for the rest of the system."""
     eviction_hard: list[str] = field(default_factory=lambda: list(DEFAULT_HARD))

@@ -10,7 +10,7 @@ import os
 import platform
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "ppc64le": "ppc64le", "s390x": "s390x"}
 
@@ -43,6 +43,9 @@ class Machine:
     system_uuid: str
     boot_id: str
     booted_at: float  # seconds since the epoch
+    cpu_ids: frozenset[int] = frozenset()
+    pids: int = 32768  # process ids that there are
+    hugepages: Mapping[str, int] = field(default_factory=dict)  # size as in `hugepages-2Mi` → bytes set aside
 
 
 def inspect(directory: str) -> Machine:
@@ -61,6 +64,9 @@ def inspect(directory: str) -> Machine:
         system_uuid=_read("/sys/class/dmi/id/product_uuid") or machine_id,
         boot_id=_read("/proc/sys/kernel/random/boot_id"),
         booted_at=_booted_at(),
+        cpu_ids=frozenset(os.sched_getaffinity(0)),
+        pids=min(_number("/proc/sys/kernel/pid_max", 32768), _number("/proc/sys/kernel/threads-max", 1 << 22)),
+        hugepages=hugepages(),
     )
 
 
@@ -80,6 +86,29 @@ def pressure(directory: str) -> Pressure:
         pids_free=pids - running,
         pids=pids,
     )
+
+
+def hugepages(directory: str = "/sys/kernel/mm/hugepages") -> dict[str, int]:
+    """Bytes of huge pages that the kernel has set aside, by size as in resource names: 2Mi, 1Gi."""
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return {}
+    found = {}
+    for name in sorted(names):  # hugepages-2048kB
+        size = name.removeprefix("hugepages-").removesuffix("kB")
+        if size.isdigit():
+            bytes_ = int(size) << 10
+            found[binary(bytes_)] = _number(f"{directory}/{name}/nr_hugepages", 0) * bytes_
+    return found
+
+
+def binary(size: int) -> str:
+    """`size` in the largest unit that divides it: 2Mi."""
+    for unit, shift in (("Gi", 30), ("Mi", 20), ("Ki", 10)):
+        if size % (1 << shift) == 0:
+            return f"{size >> shift}{unit}"
+    return str(size)
 
 
 @functools.cache
@@ -118,6 +147,11 @@ def _meminfo() -> dict[str, int]:
         name, _, rest = line.partition(":")
         result[name] = int(rest.split()[0])
     return result
+
+
+def _number(path: str, default: int) -> int:
+    text = _read(path)
+    return int(text) if text.isdigit() else default
 
 
 def _read(path: str) -> str:

@@ -21,9 +21,11 @@ from controlplane.client.errors import Unreachable
 from controlplane.client.resources import LEASES, NODES
 from controlplane.client.rest import Client
 from nodeagent.config import Config
-from nodeagent.machine import Machine
+from nodeagent.machine import Machine, binary
+from nodeagent.pods import cpuset, resources
 from nodeagent.pods.eviction import thresholds
 from nodeagent.pods.model import Object
+from nodeagent.runtime.interface import LinuxResources
 
 log = logging.getLogger(__name__)
 
@@ -63,33 +65,60 @@ def capacity(machine: Machine, max_pods: int) -> dict[str, str]:
         "pods": str(max_pods),
         "hugepages-2Mi": "0",
         "hugepages-1Gi": "0",
+        **{f"hugepages-{size}": binary(held) if held else "0" for size, held in machine.hugepages.items()},
     }
 
 
 def allocatable(machine: Machine, config: Config) -> dict[str, str]:
     """Capacity less what is reserved for the system and for ourselves, and what eviction keeps free. Raises ValueError
     for a setting that cannot be read."""
-    reserved: dict[str, int] = {}  # in nano-units
-    for entry in (*config.system_reserved, *config.kube_reserved):
-        name, _, value = entry.partition("=")
-        if name not in _RESERVABLE or not value:
-            raise ValueError(f"{entry!r} is not resource=quantity; resources: {', '.join(_RESERVABLE)}")
-        reserved[name] = reserved.get(name, 0) + quantity.of(value).nano
+    reserved = reservations(config)
     kept = {t.signal: t for t in thresholds.parse(config.eviction_hard)}
 
     def left(name: str, total: int, signal: str = "") -> int:
         threshold = kept.get(signal)
         return max(total - reserved.get(name, 0) // 10**9 - (threshold.amount(total) if threshold else 0), 0)
 
+    huge = sum(machine.hugepages.values())
     milli_cpus = max(machine.cpus * 1000 - reserved.get("cpu", 0) // 10**6, 0)
     return {
         **capacity(machine, config.max_pods),
         "cpu": str(quantity.of(f"{milli_cpus}m")),
-        "memory": f"{left('memory', machine.memory_bytes, 'memory.available') // 1024}Ki",
+        "memory": f"{max(left('memory', machine.memory_bytes, 'memory.available') - huge, 0) // 1024}Ki",
         "ephemeral-storage": str(left("ephemeral-storage", machine.disk_bytes, "nodefs.available")),
     }
 
 
+def reservations(config: Config) -> dict[str, int]:
+    """What is reserved, by resource, in nano-units. Named CPUs count instead of a number of them. Raises ValueError."""
+    reserved: dict[str, int] = {}
+    for entry in (*config.system_reserved, *config.kube_reserved):
+        name, _, value = entry.partition("=")
+        if name not in _RESERVABLE or not value:
+            raise ValueError(f"{entry!r} is not resource=quantity; resources: {', '.join(_RESERVABLE)}")
+        reserved[name] = reserved.get(name, 0) + quantity.of(value).nano
+    if config.reserved_cpus:
+        reserved["cpu"] = len(cpuset.parse(config.reserved_cpus)) * 10**9
+    return reserved
+
+
+def all_pods(machine: Machine, config: Config) -> LinuxResources | None:
+    """The settings of the cgroup that all pods are in; None: it has none. Raises ValueError."""
+    unknown = set(config.enforce_node_allocatable) - {"pods", "none", ""}
+    if unknown:
+        raise ValueError(f"enforce_node_allocatable: {', '.join(sorted(unknown))}: only pods is known")
+    if "pods" not in config.enforce_node_allocatable:
+        return None
+    reserved = reservations(config)
+    kept_pids = reserved["pid"] // 10**9 if "pid" in reserved else min(machine.pids // 10, _KEPT_PIDS)
+    return LinuxResources(
+        cpu_shares=resources.shares(max(machine.cpus * 1000 - reserved.get("cpu", 0) // 10**6, 0)),
+        memory_limit_bytes=max(machine.memory_bytes - reserved.get("memory", 0) // 10**9, 0),
+        pids_limit=max(machine.pids - kept_pids, 1),
+    )
+
+
+_KEPT_PIDS = 1024  # enough for the daemons and for somebody who logs in to mend it
 _RESERVABLE = ("cpu", "memory", "ephemeral-storage", "pid")
 
 

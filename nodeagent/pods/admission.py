@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from controlplane.api import quantity
 from controlplane.api.podresources import effective
+from nodeagent.pods.eviction.ranking import SYSTEM_CRITICAL_PRIORITY
 from nodeagent.pods.memory import Verdict
-from nodeagent.pods.model import Object
+from nodeagent.pods.model import CONFIG_SOURCE_ANNOTATION, Object, qos_class
 from nodeagent.pods.resources import requested_names
 
 _CHECKED = ("cpu", "memory", "ephemeral-storage")
@@ -71,6 +72,42 @@ def _out_of(name: str, requested: int, used: int, capacity: int) -> Verdict:
     message = f"Pod was rejected: Node didn't have enough resource: {name}, "
     message += f"requested: {requested}, used: {used}, capacity: {capacity}"
     return Verdict("Failed", f"OutOf{name}", message, 0)
+
+
+PREEMPTED = "Preempted in order to admit critical pod"
+
+
+def critical(pod: Object) -> bool:
+    """Whether the node must run the pod if it can: a static one, or one of a system priority."""
+    static = CONFIG_SOURCE_ANNOTATION in (pod["metadata"].get("annotations") or {})
+    return static or (pod["spec"].get("priority") or 0) >= SYSTEM_CRITICAL_PRIORITY
+
+
+def victims(pod: Object, running: Sequence[Object], allocatable: Mapping[str, str]) -> list[Object]:
+    """The pods that must go for a critical one for which there is no room; none if it is not critical, or if all of
+    them would not do. Those whom the node promised least go first, of these the least important: as kubelet's
+    pkg/kubelet/preemption, which also weighs how much each would give back."""
+    if not critical(pod):
+        return []
+    lesser = [p for p in running if not critical(p)]
+    lesser.sort(key=lambda p: (_PROMISED[qos_class(p)], p["spec"].get("priority") or 0))
+    doomed: list[Object] = []
+    kept = list(running)
+    for other in lesser:
+        if out_of_room(pod, kept, allocatable) is None:
+            break
+        kept.remove(other)
+        doomed.append(other)
+    if out_of_room(pod, kept, allocatable) is not None:
+        return []
+    for other in list(doomed):  # the last one may have been large enough to make earlier ones needless
+        if out_of_room(pod, [*kept, other], allocatable) is None:
+            doomed.remove(other)
+            kept.append(other)
+    return doomed
+
+
+_PROMISED = {"BestEffort": 0, "Burstable": 1, "Guaranteed": 2}
 
 
 def selects(pod: Object, labels: Mapping[str, str]) -> bool:

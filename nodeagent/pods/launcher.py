@@ -17,6 +17,7 @@ from controlplane import clock
 from controlplane.api.status import StatusError
 from controlplane.client.errors import Unreachable
 from nodeagent.pods import env, envfile, handlers, hosts, resources, security, sysctls, userns
+from nodeagent.pods.cpumanager import CpuManager
 from nodeagent.pods.images import Images
 from nodeagent.pods.model import (
     ANNOTATION_HASH,
@@ -39,6 +40,7 @@ from nodeagent.runtime.interface import (
     ContainerConfig,
     ContainerState,
     Image,
+    LinuxResources,
     Mount,
     PodIdentity,
     PortMapping,
@@ -68,6 +70,7 @@ class Launcher:
     volumes: Volumes
     services: ServiceVariables
     tell: Tell
+    cpus: CpuManager = field(default_factory=lambda: CpuManager(""))
     network_ready: asyncio.Event = field(default_factory=asyncio.Event)
 
     def waits_for_network(self, want: Desired) -> bool:
@@ -116,7 +119,7 @@ class Launcher:
             sysctls={sysctls.normalize(s["name"]): s["value"] for s in shared.get("sysctls") or ()},
             port_mappings=() if want.host_network else tuple(_port_mappings(spec)),
             labels={LABEL_POD: want.name, LABEL_NAMESPACE: want.namespace, LABEL_UID: want.uid},
-            resources=resources.pod_resources(want.pod, self.node.pids_limit),
+            resources=self.cpus.whole(want.uid, resources.pod_resources(want.pod, self.node.pids_limit)),
         )
 
     async def create(
@@ -155,8 +158,8 @@ class Launcher:
     async def resize(self, want: Desired, wanted: Wanted, container_id: str, sandbox_id: str) -> None:
         """Give a running container its resources as they are now in `want`. The pod's own limits are wide enough for
         both while it happens. Raises RuntimeFailure."""
-        own = resources.container_resources(want.pod, wanted.spec, self.node.memory_bytes)
-        whole = resources.pod_resources(want.pod, self.node.pids_limit)
+        own = self._resources(want, wanted)
+        whole = self.cpus.whole(want.uid, resources.pod_resources(want.pod, self.node.pids_limit))
         wide = dataclasses.replace(whole, memory_limit_bytes=-1, cpu_quota_us=-1)
         await self.runtime.update_sandbox_resources(sandbox_id, wide)
         try:
@@ -164,6 +167,11 @@ class Launcher:
         finally:
             await self.runtime.update_sandbox_resources(sandbox_id, whole)
         self.tell(want.pod, "Normal", "ResizeCompleted", f"Container resized: {wanted.name}")
+
+    def _resources(self, want: Desired, wanted: Wanted) -> LinuxResources:
+        own = resources.container_resources(want.pod, wanted.spec, self.node.memory_bytes)
+        own = dataclasses.replace(own, hugepages=resources.hugepages(wanted.spec, self.node.allocatable))
+        return self.cpus.place(want.uid, wanted.name, own)
 
     async def post_start(self, want: Desired, wanted: Wanted, container_id: str, sandbox: SandboxStatus) -> None:
         """Raises RuntimeFailure (PostStartHookError) when the hook fails: the container must then be stopped."""
@@ -241,7 +249,7 @@ class Launcher:
             stdin_once=bool(spec.get("stdinOnce")),
             tty=bool(spec.get("tty")),
             stop_signal=(spec.get("lifecycle") or {}).get("stopSignal") or "",
-            resources=resources.container_resources(want.pod, spec, self.node.memory_bytes),
+            resources=self._resources(want, wanted),
             security=security.security_context(want.pod, spec, image, self.node.seccomp_root),
         )  # fmt: skip
 

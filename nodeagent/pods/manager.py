@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from nodeagent.pods import admission, apparmor, quality, resize, sysctls
+from nodeagent.pods.cpumanager import NotEnough
 from nodeagent.pods.eviction import manager as eviction
 from nodeagent.pods.launcher import Launcher
 from nodeagent.pods.memory import Verdict
@@ -41,7 +42,8 @@ class PodManager:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sweeps: set[asyncio.Task[None]] = set()
         self._found: dict[str, list[SandboxStatus]] = {}
-        self._quality = quality.Groups(launcher.runtime)
+        self._settled = False
+        self._quality = quality.Groups(launcher.runtime, launcher.node.all_pods)
         self.pressures: Callable[[], frozenset[str]] = frozenset  # the node's conditions of that kind
         self.observers: list[Callable[[str], None]] = []  # called with the uid of a pod that is gone
 
@@ -62,6 +64,7 @@ class PodManager:
             group.create_task(self._follow_events())
             group.create_task(self._look_again())
             group.create_task(self._quality.run(self._holding))
+            group.create_task(self._launcher.cpus.run(self._launcher.runtime, self._active_uids))
 
     async def _look_again(self) -> None:
         """Should an event ever be lost, a pod is looked at once a minute all the same."""
@@ -117,6 +120,8 @@ class PodManager:
         if want.terminal_phase and want.deletion_grace_s is None and not found:
             return  # it ended before this agent's time, and nothing of it is left to look after
         verdict = None if found else self._refusal(want)
+        if verdict is None:
+            self._own_cpus(pod)  # of one that runs already; it is not refused for want of them
         worker = Worker(self._shared, want)
         worker.memory.verdict = verdict
         if found or pod.get("status", {}).get("startTime"):
@@ -154,6 +159,7 @@ class PodManager:
             worker.adopt(sandboxes)
             self._employ(uid, worker)
         self._found = {}
+        self._settled = True
         self._sweep()
         if self._mirrors is not None:
             self._mirrors.settled()
@@ -214,6 +220,7 @@ class PodManager:
         self._tasks.pop(uid, None)
         self._statuses.forget(uid)
         self._quality.poke()
+        self._launcher.cpus.poke()
         if self._mirrors is not None:
             self._mirrors.ended(uid)
         for other in self._workers.values():
@@ -235,9 +242,36 @@ class PodManager:
         unable = unable or admission.unfit(want.pod, self._holding())
         if unable is not None:
             return unable
-        if not node.allocatable and not node.labels:
+        verdict = None
+        if node.allocatable or node.labels:
+            holding = self._holding()
+            verdict = admission.refuse(want.pod, holding, node.allocatable, node.labels)
+            if verdict is not None and verdict.reason.startswith("OutOf"):
+                verdict = self._preempt(want.pod, holding, verdict)
+        return verdict or self._own_cpus(want.pod)
+
+    def _preempt(self, pod: Object, holding: Sequence[Object], verdict: Verdict) -> Verdict | None:
+        """None if others give way to a critical pod, else `verdict`."""
+        doomed = admission.victims(pod, holding, self._launcher.node.allocatable)
+        for other in doomed:
+            self._launcher.tell(other, "Warning", "Preempting", admission.PREEMPTED)
+            preempted = Verdict("Failed", "Preempting", admission.PREEMPTED, disruption="TerminationByKubelet")
+            self.evict(other["metadata"]["uid"], preempted)
+        return None if doomed else verdict
+
+    def _own_cpus(self, pod: Object) -> Verdict | None:
+        try:
+            self._launcher.cpus.admit(pod)
+        except NotEnough as lack:
+            message = f"Allocate failed due to {lack}, which is unexpected"
+            return Verdict("Failed", "UnexpectedAdmissionError", message, 0)
+        return None
+
+    def _active_uids(self) -> list[str] | None:
+        """The pods that are not over; None as long as the source may know more."""
+        if not self._settled:
             return None
-        return admission.refuse(want.pod, self._holding(), node.allocatable, node.labels)
+        return [uid for uid, worker in self._workers.items() if worker.stage is not Stage.ENDED]
 
     def _refuse_resize(self, want: Desired) -> resize.Pending | None:
         others = [pod for pod in self._holding() if pod["metadata"]["uid"] != want.uid]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nodeagent.pods.hosts import DnsSettings
+from nodeagent.runtime.interface import LinuxResources
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class NodeFacts:
     memory_bytes: int = 0
     dns: DnsSettings = field(default_factory=DnsSettings)
     pids_limit: int = 0
+    all_pods: LinuxResources | None = None  # what all pods together may have; None: whatever there is
     allowed_unsafe_sysctls: Sequence[str] = ()
 
     def pod_directory(self, uid: str) -> str:

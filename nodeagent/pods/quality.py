@@ -1,11 +1,14 @@
 """The cgroups between the node and its pods: how much CPU a QoS class may claim when all claim it.
 
+    kubepods                what the node does not keep for itself: memory, process ids, and CPU shares of that
     kubepods/burstable      what its pods ask for together
     kubepods/besteffort     the least there is
     kubepods/pod<uid>       Guaranteed pods stand beside these two, each with what it asks for
 
 Without this every class would have the kernel's default, and one BestEffort pod would take as much as all Burstable
-ones. Rules: kubelet's cm/qos_container_manager_linux.go. It sets shares, no limits.
+ones. Rules: kubelet's cm/qos_container_manager_linux.go. It sets shares of the classes, no
+limits. The limits of `kubepods` (--enforce-node-allocatable) see to it that the pods together leave something to the
+node: who asks too much meets them, and not the daemons. Rule: cm/node_container_manager_linux.go.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from nodeagent.runtime.interface import LinuxResources, Runtime, RuntimeFailure
 
 log = logging.getLogger(__name__)
 
+ALL = "kubepods"
 BURSTABLE, BEST_EFFORT = "kubepods/burstable", "kubepods/besteffort"
 
 
@@ -33,10 +37,12 @@ def shares(pods: Iterable[Object]) -> dict[str, int]:
 class Groups:
     """Keeps the classes' cgroups in step with the node's pods."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, whole: LinuxResources | None = None) -> None:
+        """`whole`: the settings of all pods' cgroup, if it has any."""
         self._runtime = runtime
+        self._whole = whole
         self._changed = asyncio.Event()
-        self._set: dict[str, int] = {}
+        self._set: dict[str, LinuxResources] = {}
 
     def poke(self, *, anew: bool = False) -> None:
         """Pods came or went; `anew`: write even what should be there, should somebody have changed it."""
@@ -49,11 +55,14 @@ class Groups:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            for path, wanted in shares(pods()).items():
+            settings = {path: LinuxResources(cpu_shares=wanted) for path, wanted in shares(pods()).items()}
+            if self._whole is not None:
+                settings = {ALL: self._whole, **settings}
+            for path, wanted in settings.items():
                 if self._set.get(path) == wanted:
                     continue
                 try:
-                    await self._runtime.set_group(path, LinuxResources(cpu_shares=wanted))
+                    await self._runtime.set_group(path, wanted)
                     self._set[path] = wanted
                 except RuntimeFailure as failure:
-                    log.warning("qos_cgroup path=%s shares=%d error=%s", path, wanted, failure)
+                    log.warning("qos_cgroup path=%s wanted=%s error=%s", path, wanted, failure)

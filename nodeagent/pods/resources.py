@@ -9,7 +9,7 @@ Formulas: kubelet's cm/helpers_linux.go (shares, quota, pod cgroup) and qos/poli
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from controlplane.api import quantity
@@ -64,6 +64,22 @@ def pod_resources(pod: Object, pids_limit: int = 0) -> LinuxResources:
         memory_limit_bytes=memory_limit // 10**9 if limited("memory") else 0,
         pids_limit=pids_limit,
     )
+
+
+def hugepages(container: Object, allocatable: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+    """What the container may have of each size of huge pages that the node has: what it asks for, else nothing."""
+    limits = (container.get("resources") or {}).get("limits") or {}
+    found = []
+    for name in sorted(allocatable):
+        size = name.removeprefix("hugepages-")
+        if size != name and _value(allocatable[name]):
+            found.append((_kernel_size(_value(size)), _value(limits.get(name, 0))))
+    return tuple(found)
+
+
+def _kernel_size(size: int) -> str:
+    """A page size as the hugetlb controller's files have it."""
+    return f"{size >> 30}GB" if size >= 1 << 30 else f"{size >> 20}MB" if size >= 1 << 20 else f"{size >> 10}KB"
 
 
 def requested_names(pods: Iterable[Object]) -> set[str]:

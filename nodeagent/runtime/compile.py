@@ -174,7 +174,7 @@ class Compiler:
     def limits(resources: LinuxResources) -> Limits:
         return Limits(
             resources.cpu_shares, resources.cpu_quota_us, resources.cpu_period_us, resources.memory_limit_bytes,
-            resources.pids_limit, resources.cpuset_cpus,
+            resources.pids_limit, resources.cpuset_cpus, resources.hugepages,
         )  # fmt: skip
 
     # Inside.

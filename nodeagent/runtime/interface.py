@@ -65,6 +65,7 @@ class LinuxResources:
     pids_limit: int = 0
     cpuset_cpus: str = ""
     oom_score_adj: int = 0
+    hugepages: tuple[tuple[str, int], ...] = ()  # (size as the kernel names it, e.g. 2MB; the most bytes)
 
 
 @dataclass(frozen=True, slots=True)

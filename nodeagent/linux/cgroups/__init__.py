@@ -19,18 +19,20 @@ from nodeagent.linux.cgroups.usage import Usage, usage
 from nodeagent.linux.cgroups.v1 import cpu as v1_cpu
 from nodeagent.linux.cgroups.v1 import cpuset as v1_cpuset
 from nodeagent.linux.cgroups.v1 import devices as v1_devices
+from nodeagent.linux.cgroups.v1 import hugetlb as v1_hugetlb
 from nodeagent.linux.cgroups.v1 import memory as v1_memory
 from nodeagent.linux.cgroups.v1 import pids as v1_pids
 from nodeagent.linux.cgroups.v2 import cpu as v2_cpu
 from nodeagent.linux.cgroups.v2 import cpuset as v2_cpuset
 from nodeagent.linux.cgroups.v2 import devices as v2_devices
+from nodeagent.linux.cgroups.v2 import hugetlb as v2_hugetlb
 from nodeagent.linux.cgroups.v2 import memory as v2_memory
 from nodeagent.linux.cgroups.v2 import pids as v2_pids
 
 __all__ = ["Cgroups", "Layout", "Limits", "Usage", "detect", "v1", "v2"]
 
-_V1 = {"memory": v1_memory, "cpu": v1_cpu, "pids": v1_pids, "cpuset": v1_cpuset}
-_V2 = {"memory": v2_memory, "cpu": v2_cpu, "pids": v2_pids, "cpuset": v2_cpuset}
+_V1 = {"memory": v1_memory, "cpu": v1_cpu, "pids": v1_pids, "cpuset": v1_cpuset, "hugetlb": v1_hugetlb}
+_V2 = {"memory": v2_memory, "cpu": v2_cpu, "pids": v2_pids, "cpuset": v2_cpuset, "hugetlb": v2_hugetlb}
 _ALWAYS = ("memory", "cpu", "cpuacct", "pids")  # v1: what every container has a directory in
 _DEVICES = "wherry-devices"  # v1: one shared directory, for its rules are the same for every confined container
 
@@ -42,7 +44,7 @@ class Cgroups:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self._devices_made = False
-        used = [layout.v1[c] for c in (*_ALWAYS, "cpuset") if c in layout.v1]
+        used = [layout.v1[c] for c in (*_ALWAYS, "cpuset", "hugetlb") if c in layout.v1]
         self._tops = list(dict.fromkeys([*used, *([layout.v2] if layout.v2 else [])]))
 
     def create(self, path: str, limits: Limits) -> None:
@@ -148,7 +150,7 @@ class Cgroups:
         return [f"{top}/{path}" for top in self._tops]
 
     def _v1_for(self, limits: Limits) -> list[str]:
-        wanted = [*_ALWAYS, *(["cpuset"] if limits.cpuset_cpus else [])]
+        wanted = [*_ALWAYS, *(["cpuset"] if limits.cpuset_cpus else []), *(["hugetlb"] if limits.hugepages else [])]
         seen: dict[str, str] = {}  # cpu and cpuacct are often one hierarchy: one entry is enough to join
         for controller in wanted:
             directory = self.layout.v1.get(controller)

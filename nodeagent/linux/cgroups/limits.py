@@ -25,6 +25,7 @@ class Limits:
     memory_limit_bytes: int = 0
     pids_limit: int = 0
     cpuset_cpus: str = ""
+    hugepages: tuple[tuple[str, int], ...] = ()  # (size, e.g. 2MB; the most bytes)
 
 
 def write(path: str, value: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +12,18 @@ import pytest
 from controlplane.api.status import StatusError
 from controlplane.client.fake import FakeAPI
 from nodeagent.config import Config
-from nodeagent.machine import Machine, inspect, pressure
-from nodeagent.node import NodeKeeper, NodeView, Readiness, allocatable, conditions, differs, node_status, taints
+from nodeagent.machine import Machine, hugepages, inspect, pressure
+from nodeagent.node import (
+    NodeKeeper,
+    NodeView,
+    Readiness,
+    all_pods,
+    allocatable,
+    conditions,
+    differs,
+    node_status,
+    taints,
+)
 
 MACHINE = Machine(4, 8 << 30, 100 << 30, "amd64", "6.1", "Debian", "m", "s", "b", 0.0)
 READY = Readiness("", "")
@@ -107,3 +119,33 @@ async def test_heartbeats_survive_a_lost_lease(monkeypatch: pytest.MonkeyPatch) 
     await until(lease)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+def test_what_all_pods_may_have() -> None:
+    machine = dataclasses.replace(MACHINE, pids=32_768)
+    whole = all_pods(machine, Config(kube_reserved=["cpu=500m", "memory=1Gi"], system_reserved=["memory=1Gi"]))
+    assert whole and (whole.cpu_shares, whole.memory_limit_bytes) == (3584, 6 << 30)
+    assert whole.pids_limit == 32_768 - 1024  # enough for the daemons, whatever pods do
+    kept = all_pods(machine, Config(system_reserved=["pid=2000"]))
+    assert kept and kept.pids_limit == 30_768
+    assert all_pods(machine, Config(enforce_node_allocatable=["none"])) is None
+    with pytest.raises(ValueError, match="only pods is known"):
+        all_pods(machine, Config(enforce_node_allocatable=["system-reserved"]))
+
+
+def test_reserved_cpus_count_instead_of_a_number_of_them() -> None:
+    left = allocatable(MACHINE, Config(reserved_cpus="0,3", kube_reserved=["cpu=500m"]))
+    assert left["cpu"] == "2"
+
+
+def test_huge_pages_are_not_memory(tmp_path: Path) -> None:
+    for name, count in (("hugepages-2048kB", "16"), ("hugepages-1048576kB", "0")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "nr_hugepages").write_text(count + "\n")
+    pages = hugepages(str(tmp_path))
+    assert pages == {"2Mi": 32 << 20, "1Gi": 0}
+    machine = dataclasses.replace(MACHINE, hugepages=pages)
+    with_pages, without = allocatable(machine, Config()), allocatable(MACHINE, Config())
+    assert (with_pages["hugepages-2Mi"], with_pages["hugepages-1Gi"]) == ("32Mi", "0")
+    lost = int(without["memory"].removesuffix("Ki")) - int(with_pages["memory"].removesuffix("Ki"))
+    assert lost == 32 << 10

@@ -13,6 +13,7 @@ import pytest
 
 from controlplane.client.fake import FakeAPI
 from controlplane.client.resources import PODS
+from nodeagent.pods.cpumanager import CpuManager
 from nodeagent.pods.images import Images
 from nodeagent.pods.launcher import Launcher
 from nodeagent.pods.manager import PodManager
@@ -44,6 +45,7 @@ class World:
     runtime: FakeRuntime = field(default_factory=FakeRuntime)
     events: list[tuple[str, str, str]] = field(default_factory=list)
     facts: Obj = field(default_factory=dict)
+    cpus: Callable[[], CpuManager] = lambda: CpuManager("")  # makes each agent's CPU manager
     manager: PodManager | None = None
     node: NodeFacts | None = None
     volumes: Volumes | None = None
@@ -62,7 +64,7 @@ class World:
         images = Images(self.runtime.images, objects, tell)
         volumes = self.volumes = Volumes(node, objects, images)
         services = ServiceVariables(NoServices(), {"KUBERNETES_SERVICE_HOST": "10.96.0.1"})
-        launcher = Launcher(node, self.runtime, images, objects, volumes, services, tell)
+        launcher = Launcher(node, self.runtime, images, objects, volumes, services, tell, self.cpus())
         launcher.network_ready.set()
         owner = {"apiVersion": "v1", "kind": "Node", "name": "node-1", "uid": "node-uid", "controller": True}
         mirrors = Mirrors(ClientPodApi(client), lambda: owner, lambda uid: statuses.renew(uid))

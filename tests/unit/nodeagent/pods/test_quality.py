@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from controlplane.client.resources import PODS
 from nodeagent.pods import quality
+from nodeagent.runtime.interface import LinuxResources
 
 
 def pod(world, name: str, cpu: str = "", limit: str = "") -> None:
@@ -40,3 +41,12 @@ async def test_a_failure_is_tried_again_when_pods_come(world) -> None:
 
 def test_without_pods_both_classes_have_the_least() -> None:
     assert quality.shares([]) == {quality.BURSTABLE: 2, quality.BEST_EFFORT: 2}
+
+
+async def test_all_pods_together_have_the_limits_of_the_node(world) -> None:
+    await world.kill()
+    whole = LinuxResources(cpu_shares=2048, memory_limit_bytes=1 << 30, pids_limit=31_000)
+    world.facts = {**world.facts, "all_pods": whole}
+    await world.start()
+    pod(world, "one", "250m")
+    await world.until(lambda: world.runtime.groups.get(quality.ALL) == whole)

@@ -1,0 +1,7 @@
+"""cgroup v2 `hugetlb`: how much of huge pages, by size as the kernel names it (2MB, 1GB)."""
+
+from nodeagent.linux.cgroups.limits import Limits, Setting
+
+
+def settings(limits: Limits) -> list[Setting]:
+    return [(f"hugetlb.{size}.max", str(value)) for size, value in limits.hugepages]
