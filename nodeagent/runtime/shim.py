@@ -2,7 +2,8 @@
 
 It was forked from the zygote, and is itself in the pod's network, IPC and UTS namespaces, so that its children are,
 too. It starts processes by executing programs that the agent has compiled (linux/executor.py), copies their output to
-log files, and writes how they ended to files, first of all; then it tells whoever is connected. It decides nothing.
+log files (process.py), and writes how they ended to files, first of all; then it tells whoever is connected. It decides
+nothing.
 
 One thread, one epoll loop, a listening socket. Every connection may send requests; one that sent `exec` owns the
 process it started, which dies with the connection. If the shim dies, its containers get SIGKILL (PR_SET_PDEATHSIG).
@@ -10,7 +11,6 @@ process it started, which dies with the connection. If the shim dies, its contai
 Lean: forked memory stays shared only while nobody touches it, so this imports what the zygote has and no more.
 """
 
-import _signal  # type: ignore[import-not-found]
 import _socket
 import errno
 import os
@@ -22,54 +22,14 @@ from nodeagent.linux.executor import Loaded
 from nodeagent.linux.layout import BASE, HEADER_SIZE, MAGIC
 from nodeagent.linux.syscalls import NUMBERS, KernelError, numbers_only
 from nodeagent.runtime import wire
-from nodeagent.runtime.logs import Log, Stream, stamp
+from nodeagent.runtime.logs import Log, Stream
+from nodeagent.runtime.process import SIGKILL, Process, Viewer, oom_kills
+from nodeagent.runtime.wire import Connection
 
 CLONE_NEWPID = 0x20000000
 USUAL = 0x4000000 | 0x8000000 | 0x40000000  # CLONE_NEWUTS, NEWIPC, NEWNET: of every pod that asks for nothing else
 PR_SET_DUMPABLE = 4
-SIGKILL = 9
-CHUNK = 65536
 STDIO = 4  # inputs 0 to 3 of a program: standard streams and the socket that wants the terminal
-
-
-class Process:
-    """A process that the shim has started: a container's first (`owner` None) or an exec's."""
-
-    def __init__(self, key: str, pid: int, pidfd: int, directory: str = "", owner: "Connection | None" = None) -> None:
-        self.key = key
-        self.pid = pid
-        self.pidfd = pidfd
-        self.directory = directory
-        self.owner = owner
-        self.oom_file = ""
-        self.kill_file = ""
-        self.log: Log | None = None
-        self.outputs: dict[int, Stream] = {}
-        self.stdin = -1
-        self.stdin_once = False
-        self.terminal = -1
-        self.viewers: list[Viewer] = []
-
-
-class Viewer:
-    """Someone attached to a container: the pipes (stdout, stderr) that get a copy of its output."""
-
-    def __init__(self, connection: "Connection", out: "list[int]") -> None:
-        self.connection = connection
-        self.out = out
-
-
-class Connection:
-    def __init__(self, sock: wire.Socket) -> None:
-        self.sock = sock
-        self.watching = False
-
-    def send(self, message: "dict[str, object]", fds: "list[int] | None" = None) -> None:
-        """Best effort: a peer that does not read loses messages, never blocks the pod (files hold the truth)."""
-        try:
-            wire.send(self.sock, message, fds)
-        except OSError:
-            pass
 
 
 class Shim:
@@ -153,9 +113,9 @@ class Shim:
         connection.sock.close()
         for process in list(self.processes.values()):
             if process.owner is connection:
-                self._signal(process, SIGKILL)
-            for viewer in [v for v in process.viewers if v.connection is connection]:
-                self._detach(process, viewer)
+                process.signal(SIGKILL)
+            for viewer in [v for v in process.viewers if v.owner is connection]:
+                process.detach(viewer)
 
     # Requests.
 
@@ -206,7 +166,7 @@ class Shim:
         try:
             wire.write_file(process.directory + "/started.json", started)
         except OSError:  # a full disk: nobody would find it again
-            self._signal(process, SIGKILL)
+            process.signal(SIGKILL)
             raise
         return started
 
@@ -220,7 +180,7 @@ class Shim:
 
     def do_signal(self, connection: Connection, message: "dict[str, object]", fds: "list[int]") -> "dict[str, object]":
         process = self.processes.get(str(message["id"]))
-        return {"sent": process is not None and self._signal(process, int(str(message["signal"])))}
+        return {"sent": process is not None and process.signal(int(str(message["signal"])))}
 
     def do_reopen(self, connection: Connection, message: "dict[str, object]", fds: "list[int]") -> "dict[str, object]":
         log = self.processes[str(message["id"])].log
@@ -241,21 +201,20 @@ class Shim:
     def do_eof(self, connection: Connection, message: "dict[str, object]", fds: "list[int]") -> "dict[str, object]":
         """An attached client has closed its standard input; with stdin_once that is the container's end of file."""
         process = self.processes[str(message["id"])]
-        if process.stdin_once and process.stdin >= 0:
-            os.close(process.stdin)
-            process.stdin = -1
+        if process.stdin_once:
+            process.close_stdin()
         return {}
 
     def do_stop(self, connection: Connection, message: "dict[str, object]", fds: "list[int]") -> "dict[str, object]":
         """Kill everything, write down how it ended, and end. The reply comes when all is dead."""
         for process in list(self.processes.values()):
-            self._signal(process, SIGKILL)
+            process.signal(SIGKILL)
         # A namespace's first process cannot end before everything else in it has been waited for, and that is our
         # work, too: execs first, then containers, then what they share.
         for process in sorted(self.processes.values(), key=lambda p: p.owner is None):
             self._ended(process)
         if self.pause is not None:
-            self._signal(self.pause, SIGKILL)
+            self.pause.signal(SIGKILL)
             os.waitid(os.P_PID, self.pause.pid, os.WEXITED)
         self._running = False
         os.unlink(self.directory + "/shim.sock")
@@ -306,15 +265,6 @@ class Shim:
         self._on(pidfd, self._ended, process)
         return process
 
-    def _signal(self, process: Process, number: int) -> bool:
-        try:
-            _signal.pidfd_send_signal(process.pidfd, number)
-        except ProcessLookupError:
-            return False
-        if number == SIGKILL and process.kill_file:
-            _write(process.kill_file, b"1")
-        return True
-
     def _ended(self, process: Process) -> None:
         info = os.waitid(os.P_PID, process.pid, os.WEXITED)
         if info is None:
@@ -328,17 +278,11 @@ class Shim:
         if process.owner is not None:
             process.owner.send({"exit": code})
             return
-        if process.kill_file:
-            _write(process.kill_file, b"1")  # what it left behind where it was not alone in its PID namespace
+        process.kill_rest()
         for fd in list(process.outputs):
             self._output(process, fd, last=True)
-        if process.log is not None:
-            process.log.close()
-        if process.stdin >= 0:
-            os.close(process.stdin)
-        for viewer in list(process.viewers):
-            self._detach(process, viewer)
-        report["oom"] = _oom_kills(process.oom_file)
+        process.close()
+        report["oom"] = oom_kills(process.oom_file)
         try:
             wire.write_file(process.directory + "/exit.json", report)
         except OSError:  # a full disk: who listens hears of it all the same
@@ -348,52 +292,11 @@ class Shim:
             if isinstance(connection, Connection) and connection.watching:
                 connection.send({"ended": process.key, **report})
 
-    # Output.
-
     def _output(self, process: Process, fd: int, last: bool = False) -> None:
-        """Copy what is there to the log and to viewers; with `last`, everything up to the end."""
-        stream, log = process.outputs[fd], process.log
-        while True:
-            try:
-                chunk = os.read(fd, CHUNK)
-            except BlockingIOError:
-                break
-            except OSError:  # EIO: the terminal's last user is gone
-                chunk = b""
-            if not chunk:
-                last = True
-                break
-            if log is not None:
-                log.write(stream.feed(chunk, stamp(time.clock_gettime_ns(time.CLOCK_REALTIME))))
-            for viewer in list(process.viewers):
-                self._show(process, viewer, 0 if stream.name == "stdout" else 1, chunk)
-            if not last and len(chunk) < CHUNK:
-                return
-        if last:
-            if log is not None:
-                log.write(stream.finish(stamp(time.clock_gettime_ns(time.CLOCK_REALTIME))))
-            del process.outputs[fd]
+        """A container has written something, or its end of `fd` is closed."""
+        if process.copy(fd, last):
             self._off(fd)
             os.close(fd)
-            if fd == process.terminal:
-                process.terminal = -1
-
-    def _show(self, process: Process, viewer: Viewer, which: int, chunk: bytes) -> None:
-        """A viewer that does not keep up (a pipe full) is let go, rather than stall the container."""
-        try:
-            written = os.write(viewer.out[which], chunk)
-        except OSError:
-            written = 0
-        if written < len(chunk):
-            self._detach(process, viewer)
-
-    def _detach(self, process: Process, viewer: Viewer) -> None:
-        process.viewers.remove(viewer)
-        for fd in viewer.out:
-            os.close(fd)
-        if process.stdin_once and process.stdin >= 0:
-            os.close(process.stdin)
-            process.stdin = -1
 
 
 def main(message: "dict[str, object]", fds: "list[int]") -> None:
@@ -456,7 +359,7 @@ def rehearse() -> None:
     for number in (fd, pidfd, *os.pipe2(os.O_CLOEXEC)):
         os.close(number)
     one, other = wire.pair()
-    wire.send(one, {"re": 1, "pid": pid, "at": _now(), "running": [], "oom": _oom_kills("/proc/self/status")}, [0])
+    wire.send(one, {"re": 1, "pid": pid, "at": _now(), "running": [], "oom": oom_kills("/proc/self/status")}, [0])
     received = wire.receive(other)
     if received is not None:
         os.close(received[1][0])
@@ -486,32 +389,3 @@ def _receive_descriptor(sock: wire.Socket) -> int:
     sock.setblocking(False)
     _, ancillary, _, _ = sock.recvmsg(1, 64, wire.MSG_CMSG_CLOEXEC)
     return int(struct.unpack("i", ancillary[0][2][:4])[0])
-
-
-def _write(path: str, data: bytes) -> None:
-    """Write to a cgroup file that may be gone."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        os.write(fd, data)
-    except OSError:
-        pass
-    finally:
-        os.close(fd)
-
-
-def _oom_kills(path: str) -> int:
-    """How many processes the kernel has killed for want of memory, by memory.events (v2) or memory.oom_control."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return 0
-    try:
-        words = os.read(fd, 4096).split()
-        return int(words[words.index(b"oom_kill") + 1])
-    except (OSError, ValueError, IndexError):
-        return 0
-    finally:
-        os.close(fd)

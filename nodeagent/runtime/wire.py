@@ -119,3 +119,18 @@ def write_file(path: str, message: "dict[str, object]") -> None:
     finally:
         os.close(fd)
     os.rename(temporary, path)
+
+
+class Connection:
+    """Somebody who talks to a shim: the agent, one of its sessions. `watching`: wants to hear of every end."""
+
+    def __init__(self, sock: Socket) -> None:
+        self.sock = sock
+        self.watching = False
+
+    def send(self, message: "dict[str, object]", fds: "list[int] | None" = None) -> None:
+        """Best effort: a peer that does not read loses messages, never blocks the pod (files hold the truth)."""
+        try:
+            send(self.sock, message, fds)
+        except OSError:
+            pass
