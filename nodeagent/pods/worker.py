@@ -17,11 +17,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from controlplane import clock
-from nodeagent.pods import messages, resize
+from nodeagent.pods import healthwatch, messages, resize
+from nodeagent.pods.healthwatch import HealthWatch
 from nodeagent.pods.images import ImageNotReady
 from nodeagent.pods.launcher import Launcher
-from nodeagent.pods.memory import SANDBOX, Condemned, Failure, Health, Memory
-from nodeagent.pods.model import Actual, Desired, Object, Wanted
+from nodeagent.pods.memory import SANDBOX, Condemned, Failure, Memory
+from nodeagent.pods.model import Actual, Desired, Object
 from nodeagent.pods.plan import (
     Action,
     CreateSandbox,
@@ -37,7 +38,6 @@ from nodeagent.pods.plan import (
     ending,
     make_plan,
 )
-from nodeagent.pods.probes import ContainerProbes
 from nodeagent.pods.status import Facts, pod_status
 from nodeagent.pods.statusmanager import StatusManager
 from nodeagent.pods.volumes.content import VolumeFailure
@@ -79,7 +79,7 @@ class Worker:
         self._wake.set()
         self._operations: dict[str, asyncio.Task[None]] = {}
         self._past_return: set[str] = set()  # operations that must not be cancelled any more
-        self._probes: dict[str, ContainerProbes] = {}
+        self._health = HealthWatch(self.memory, shared.launcher, self._wake.set)
         self._known_dead: set[str] = set()
         self._tries: dict[str, int] = {}
         self._finished = False
@@ -134,8 +134,7 @@ class Worker:
                     delay = min(delay * 2, _RETRY_LAST_S)
                     self._wake.set()
         finally:
-            for probes in self._probes.values():
-                probes.stop()
+            self._health.close()
             for task in self._operations.values():
                 task.cancel()
 
@@ -203,7 +202,7 @@ class Worker:
                     await self._mourn(container)
             elif container.state is ContainerState.RUNNING and container.id not in self.memory.health:
                 self.memory.applied.setdefault(container.id, self._found_resources.get(container.name, {}))
-                self._watch(want, container, adopted=True)
+                self._watch(want, container)
         return actual
 
     def _recall_crashes(self, actual: Actual) -> None:
@@ -217,8 +216,7 @@ class Worker:
         """A container has ended: keep its last message, stop asking after its health."""
         self._known_dead.add(container.id)
         self.memory.applied.pop(container.id, None)
-        self._forget_health(container.id)
-        self.memory.condemned.pop(container.id, None)
+        self._health.forget(container.id)
         ended = self.memory.ended.setdefault(container.name, {})
         ended[container.attempt] = container
         for old in sorted(ended)[:-2]:
@@ -229,38 +227,12 @@ class Worker:
         if text:
             self.memory.messages[container.id] = text
 
-    def _watch(self, want: Desired, container: ContainerStatus, *, adopted: bool = False) -> None:
-        """Begin to probe a running container (nothing to do for one without probes but to say so)."""
-        wanted = want.container(container.name)
-        if wanted is None or f"start:{container.name}" in self.memory.busy:
-            return
-        sandbox = self._sandboxes.get(container.sandbox_id)
-        if sandbox is not None:
-            known = _known_health(want.pod, container) if adopted else None
-            self._probe(want, wanted, container.id, container.started_at, sandbox, known)
-
-    def _probe(
-        self, want: Desired, wanted: Wanted, container_id: str, started_at: float, sandbox: SandboxStatus,
-        known: Health | None = None,
-    ) -> None:  # fmt: skip
-        health = self.memory.health[container_id] = known or Health()
-        probes = ContainerProbes(
-            want, wanted, self._launcher.target(wanted, container_id, sandbox), started_at, health,
-            self._launcher.tell, self._wake.set, self._condemn,
-        )  # fmt: skip
-        if any(wanted.spec.get(p) for p in ("startupProbe", "livenessProbe", "readinessProbe")):
-            self._probes[container_id] = probes
-        probes.start()
-
-    def _condemn(self, container_id: str, sentence: Condemned) -> None:
-        self.memory.condemned[container_id] = sentence
-        self._wake.set()
-
-    def _forget_health(self, container_id: str) -> None:
-        self.memory.health.pop(container_id, None)
-        probes = self._probes.pop(container_id, None)
-        if probes is not None:
-            probes.stop()
+    def _watch(self, want: Desired, container: ContainerStatus) -> None:
+        """Begin to probe a container that an earlier agent started."""
+        wanted, sandbox = want.container(container.name), self._sandboxes.get(container.sandbox_id)
+        if wanted is not None and sandbox is not None and f"start:{container.name}" not in self.memory.busy:
+            known = healthwatch.as_last_told(want.pod, container)
+            self._health.begin(want, wanted, container.id, container.started_at, sandbox, known)
 
     # Doing.
 
@@ -361,12 +333,12 @@ class Worker:
             self._past_return.discard(action.key)
         memory.failures.pop(action.name, None)
         self._tries.pop(action.name, None)
-        self._probe(want, wanted, created, clock.wall_time(), sandbox)
+        self._health.begin(want, wanted, created, clock.wall_time(), sandbox)
         if (wanted.spec.get("lifecycle") or {}).get("postStart"):
             try:
                 await self._launcher.post_start(want, wanted, created, sandbox)
             except RuntimeFailure as failure:
-                self._condemn(created, Condemned(str(failure), want.termination_grace_s))
+                self._health.condemn(created, Condemned(str(failure), want.termination_grace_s))
 
     def _start_failed(self, want: Desired, action: StartContainer, failure: RuntimeFailure, *, exists: bool) -> None:
         now = self._since = clock.wall_time()
@@ -379,9 +351,7 @@ class Worker:
         want = self.want
         wanted = want.container(action.name)
         self._launcher.tell(want.pod, "Normal", "Killing", action.message)
-        probes = self._probes.pop(action.container_id, None)
-        if probes is not None:
-            probes.stop()
+        self._health.stop(action.container_id)
         if wanted is not None:
             sandbox = next((s for s in self._sandboxes.values() if s.state is SandboxState.READY), None)
             host = sandbox.ips[0] if sandbox is not None and sandbox.ips else "127.0.0.1"
@@ -477,14 +447,3 @@ def _started_at(pod: Object) -> float:
     """When the node took the pod up, as its status says; now, for a new one."""
     text = (pod.get("status") or {}).get("startTime")
     return clock.parse_rfc3339(text) if text else clock.wall_time()
-
-
-def _known_health(pod: Object, container: ContainerStatus) -> Health | None:
-    """What the API server was last told of this very container: a restarted agent goes on from there, so that no
-    endpoint flaps."""
-    status = pod.get("status") or {}
-    for entries in ("initContainerStatuses", "containerStatuses"):
-        for entry in status.get(entries) or ():
-            if entry.get("containerID") == f"wherry://{container.id}":
-                return Health(bool(entry.get("started")), bool(entry.get("ready")))
-    return None
