@@ -17,13 +17,19 @@ from controlplane.api.status import Cause
 from controlplane.api.validation import (
     admissionregistration,
     apiregistration,
+    autoscaling,
+    batch,
     cluster,
     config,
+    csi,
+    flowcontrol,
     metadata,
     networking,
     pod_updates,
     pods,
+    quotas,
     rbac,
+    services,
     storage,
     updates,
     workloads,
@@ -49,8 +55,14 @@ def _definition_changes(new: Object, old: Object) -> list[Cause]:
 _BY_KIND: dict[tuple[str, str], Rules] = {
     **pods.BY_KIND,
     **workloads.BY_KIND,
+    **batch.BY_KIND,
+    **autoscaling.BY_KIND,
+    **services.BY_KIND,
     **networking.BY_KIND,
     **storage.BY_KIND,
+    **csi.BY_KIND,
+    **quotas.BY_KIND,
+    **flowcontrol.BY_KIND,
     **config.BY_KIND,
     **rbac.BY_KIND,
     **cluster.BY_KIND,
@@ -59,7 +71,10 @@ _BY_KIND: dict[tuple[str, str], Rules] = {
     ("apiextensions.k8s.io", "CustomResourceDefinition"): _definition,
 }
 # Kinds of which more is asked when they are created than later.
-_NEW: dict[tuple[str, str], Rules] = {("", "Pod"): pods.new_pod}
+_NEW: dict[tuple[str, str], Rules] = {
+    ("", "Pod"): pods.new_pod,
+    (networking.GROUP, "Ingress"): networking.new_ingress,
+}
 _CHANGES: dict[tuple[str, str], Callable[[Object, Object], list[Cause]]] = {
     **updates.BY_KIND,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): _definition_changes,

@@ -59,7 +59,7 @@ def resource_name(causes: list[Cause], name: str, at: str) -> None:
     """A resource that may be named anywhere."""
     if complaints := names.qualified_name(name):
         complain(causes, at, name, complaints)
-    elif "/" not in name and name not in STANDARD and not name.startswith(_HUGE):
+    elif "/" not in name and name not in STANDARD and not name.removeprefix("requests.").startswith(_HUGE):
         causes.append(invalid_value(at, name, "must be a standard resource type or fully qualified"))
 
 

@@ -1,192 +1,24 @@
-"""Rules for Services, endpoints, ingresses and network policies."""
+"""Rules for networking.k8s.io: ingresses and their classes, network policies, addresses of Services."""
 
 from collections.abc import Mapping
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from typing import Any
 
 from controlplane.api import names
-from controlplane.api.status import (
-    Cause,
-    duplicate,
-    forbidden_field,
-    invalid_value,
-    not_supported,
-    required,
-    too_many,
-)
-from controlplane.api.validation.common import Object, labels, maybe_one_of, named, need, one_of, selector
-from controlplane.api.validation.containers import PROTOCOLS
+from controlplane.api.status import Cause, forbidden_field, invalid_value, not_supported, required, too_long
+from controlplane.api.validation.common import IMMUTABLE, Object, complain, named, selector
 from controlplane.api.validation.probes import port
 
 Each = Mapping[str, Any]
-SERVICE_TYPES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
-
-
-def service(obj: Object) -> list[Cause]:
-    """v1 Service."""
-    spec = obj.get("spec") or {}
-    causes: list[Cause] = []
-    kind = spec.get("type")
-    one_of(causes, spec, "spec", "type", SERVICE_TYPES)
-    one_of(causes, spec, "spec", "sessionAffinity", ("ClientIP", "None"))
-    headless = spec.get("clusterIP") == "None"
-    if kind == "ExternalName":
-        _external_name(causes, spec)
-    elif not headless and not spec.get("ports"):
-        causes.append(required("spec.ports"))
-    if headless and kind in ("NodePort", "LoadBalancer"):
-        text = f"may not be set to 'None' for {kind} services"
-        causes.append(invalid_value("spec.clusterIPs[0]", "None", text))
-    _service_ports(causes, spec, kind or "")
-    causes += labels(spec.get("selector"), "spec.selector")
-    for index, address in enumerate(spec.get("clusterIPs") or ([spec["clusterIP"]] if spec.get("clusterIP") else ())):
-        if address != "None":
-            causes += [invalid_value(f"spec.clusterIPs[{index}]", address, each) for each in names.ip(address)]
-    for index, address in enumerate(spec.get("externalIPs") or ()):
-        causes += [invalid_value(f"spec.externalIPs[{index}]", address, each) for each in names.ip(address)]
-    seconds = ((spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}).get("timeoutSeconds")
-    if seconds is not None and not 0 < seconds <= 86400:
-        path = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
-        causes.append(invalid_value(path, seconds, "must be greater than 0 and less than 86400"))
-    _policies(causes, spec, kind or "")
-    return causes
-
-
-def _external_name(causes: list[Cause], spec: Each) -> None:
-    if spec.get("clusterIP"):
-        text = "may not be set for ExternalName services"
-        causes.append(forbidden_field("spec.clusterIPs", text))
-    name = (spec.get("externalName") or "").removesuffix(".")
-    if not name:
-        causes.append(required("spec.externalName"))
-    else:
-        causes += [invalid_value("spec.externalName", spec["externalName"], e) for e in names.dns1123_subdomain(name)]
-
-
-def _policies(causes: list[Cause], spec: Each, kind: str) -> None:
-    maybe_one_of(causes, spec, "spec", "internalTrafficPolicy", ("Cluster", "Local"))
-    maybe_one_of(causes, spec, "spec", "ipFamilyPolicy", ("SingleStack", "PreferDualStack", "RequireDualStack"))
-    policy = spec.get("externalTrafficPolicy")
-    if policy:
-        if kind in ("NodePort", "LoadBalancer") or spec.get("externalIPs"):
-            maybe_one_of(causes, spec, "spec", "externalTrafficPolicy", ("Cluster", "Local"))
-        else:
-            text = "may only be set for externally-accessible services"
-            causes.append(invalid_value("spec.externalTrafficPolicy", policy, text))
-    for index, family in enumerate(spec.get("ipFamilies") or ()):
-        if family not in ("IPv4", "IPv6"):
-            causes.append(not_supported(f"spec.ipFamilies[{index}]", family, ("IPv4", "IPv6")))
-
-
-def _service_ports(causes: list[Cause], spec: Each, kind: str) -> None:
-    ports = spec.get("ports") or ()
-    seen_names, seen, seen_nodes = set(), set(), set()
-    for index, each in enumerate(ports):
-        at = f"spec.ports[{index}]"
-        name = each.get("name", "")
-        if name:
-            causes += [invalid_value(f"{at}.name", name, text) for text in names.dns1123_label(name)]
-            if name in seen_names:
-                causes.append(duplicate(f"{at}.name", name))
-            seen_names.add(name)
-        elif len(ports) > 1:
-            causes.append(required(f"{at}.name"))
-        number = each.get("port", 0)
-        causes += [invalid_value(f"{at}.port", number, text) for text in names.port_number(number)]
-        one_of(causes, each, at, "protocol", PROTOCOLS)
-        port(causes, each.get("targetPort", 0), f"{at}.targetPort")
-        key = (each.get("protocol"), number)
-        if key in seen:
-            causes.append(duplicate(at, {"protocol": key[0], "port": number}))
-        seen.add(key)
-        node = each.get("nodePort")
-        if node:
-            if kind == "ClusterIP":
-                causes.append(forbidden_field(f"{at}.nodePort", "may not be used when `type` is 'ClusterIP'"))
-            elif (key[0], node) in seen_nodes:
-                causes.append(duplicate(f"{at}.nodePort", node))
-            seen_nodes.add((key[0], node))
-
-
-def endpoints(obj: Object) -> list[Cause]:
-    """v1 Endpoints."""
-    causes: list[Cause] = []
-    for index, subset in enumerate(obj.get("subsets") or ()):
-        at = f"subsets[{index}]"
-        if not subset.get("addresses") and not subset.get("notReadyAddresses"):
-            causes.append(required(at, "must specify `addresses` or `notReadyAddresses`"))
-        for kind in ("addresses", "notReadyAddresses"):
-            for place, address in enumerate(subset.get(kind) or ()):
-                _address(causes, address.get("ip", ""), f"{at}.{kind}[{place}].ip")
-        ports = subset.get("ports") or ()
-        for place, each in enumerate(ports):
-            where = f"{at}.ports[{place}]"
-            if len(ports) > 1 and not each.get("name"):
-                causes.append(required(f"{where}.name"))
-            number = each.get("port", 0)
-            causes += [invalid_value(f"{where}.port", number, text) for text in names.port_number(number)]
-            one_of(causes, each, where, "protocol", PROTOCOLS)
-    return causes
-
-
-def _address(causes: list[Cause], text: str, path: str) -> None:
-    complaints = names.ip(text)
-    causes += [invalid_value(path, text, each) for each in complaints]
-    if complaints:
-        return
-    address = ip_address(text)
-    if address.is_unspecified:
-        causes.append(invalid_value(path, text, f"may not be unspecified ({text})"))
-    elif address.is_loopback:
-        causes.append(invalid_value(path, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)"))
-    elif address.is_link_local:
-        causes.append(invalid_value(path, text, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"))
-    elif address.is_multicast and text.startswith(("224.0.0.", "ff")):
-        causes.append(
-            invalid_value(path, text, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)")
-        )
-
-
-def endpoint_slice(obj: Object) -> list[Cause]:
-    """discovery.k8s.io/v1 EndpointSlice."""
-    causes: list[Cause] = []
-    family = obj.get("addressType")
-    one_of(causes, obj, "", "addressType", ("IPv4", "IPv6", "FQDN"))
-    found = obj.get("endpoints") or ()
-    if len(found) > 1000:
-        causes.append(too_many("endpoints", len(found), 1000))
-    for index, each in enumerate(found):
-        at = f"endpoints[{index}]"
-        addresses = each.get("addresses") or ()
-        if not addresses:
-            causes.append(required(f"{at}.addresses", "must contain at least 1 address"))
-        elif len(addresses) > 100:
-            causes.append(too_many(f"{at}.addresses", len(addresses), 100))
-        for place, address in enumerate(addresses):
-            where = f"{at}.addresses[{place}]"
-            if family == "FQDN":
-                causes += [invalid_value(where, address, text) for text in names.dns1123_subdomain(address)]
-            else:
-                _address(causes, address, where)
-                if (":" in address) != (family == "IPv6") and not names.ip(address):
-                    causes.append(invalid_value(where, address, f"must be an {family} address"))
-    seen = set()
-    ports = obj.get("ports") or ()
-    if len(ports) > 20000:
-        causes.append(too_many("ports", len(ports), 20000))
-    for index, each in enumerate(ports):
-        name = each.get("name", "")
-        if name in seen:
-            causes.append(duplicate(f"ports[{index}].name", name))
-        seen.add(name)
-        if name:
-            causes += [invalid_value(f"ports[{index}].name", name, text) for text in names.dns1123_label(name)]
-        one_of(causes, each, f"ports[{index}]", "protocol", PROTOCOLS)
-    return causes
+GROUP = "networking.k8s.io"
+_PATH_TYPES = ("Exact", "ImplementationSpecific", "Prefix")
+_BAD_IN_PATH, _BAD_AT_END = ("//", "/./", "/../", "%2f", "%2F"), ("/..", "/.")
+_CLASS = "kubernetes.io/ingress.class"
+_LONGEST_CONTROLLER = 250
 
 
 def ingress(obj: Object) -> list[Cause]:
-    """networking.k8s.io/v1 Ingress."""
+    """Ingress."""
     spec = obj.get("spec") or {}
     causes: list[Cause] = []
     if not spec.get("rules") and "defaultBackend" not in spec:
@@ -199,84 +31,221 @@ def ingress(obj: Object) -> list[Cause]:
         if host:
             if not names.ip(host):
                 causes.append(invalid_value(f"{at}.host", host, "must be a DNS name, not an IP address"))
-            check = names.wildcard_dns1123_subdomain if "*" in host else names.dns1123_subdomain
-            causes += [invalid_value(f"{at}.host", host, text) for text in check(host)]
+            _host(causes, host, f"{at}.host")
         http = rule.get("http")
         if http is not None and not http.get("paths"):
             causes.append(required(f"{at}.http.paths"))
         for place, each in enumerate((http or {}).get("paths") or ()):
-            where = f"{at}.http.paths[{place}]"
-            kind, path = each.get("pathType"), each.get("path", "")
-            if not kind:
-                causes.append(required(f"{where}.pathType", "pathType must be specified"))
-            elif kind not in ("Exact", "Prefix", "ImplementationSpecific"):
-                causes.append(not_supported(f"{where}.pathType", kind, ("Exact", "ImplementationSpecific", "Prefix")))
-            if (path or kind != "ImplementationSpecific") and not path.startswith("/"):
-                causes.append(invalid_value(f"{where}.path", path, "must be an absolute path"))
-            _backend(causes, each.get("backend") or {}, f"{where}.backend")
+            _path(causes, each, f"{at}.http.paths[{place}]")
+    for index, each in enumerate(spec.get("tls") or ()):
+        for place, host in enumerate(each.get("hosts") or ()):
+            _host(causes, host, f"spec.tls[{index}].hosts[{place}]")
+        if each.get("secretName"):
+            complaints = names.dns1123_subdomain(each["secretName"])
+            complain(causes, f"spec.tls[{index}].secretName", each["secretName"], complaints)
+    if spec.get("ingressClassName") is not None:
+        value = spec["ingressClassName"]
+        complain(causes, "spec.ingressClassName", value, names.dns1123_subdomain(value))
     return causes
+
+
+def new_ingress(obj: Object) -> list[Cause]:
+    """An Ingress that is being created: its class is said once."""
+    causes = ingress(obj)
+    noted = ((obj.get("metadata") or {}).get("annotations") or {}).get(_CLASS)
+    chosen = (obj.get("spec") or {}).get("ingressClassName")
+    if noted is not None and chosen is not None and noted != chosen:
+        text = "must match `ingressClassName` when both are specified"
+        causes.append(invalid_value(f"annotations.{_CLASS}", noted, text))
+    return causes
+
+
+def _host(causes: list[Cause], host: str, at: str) -> None:
+    check = names.wildcard_dns1123_subdomain if "*" in host else names.dns1123_subdomain
+    complain(causes, at, host, check(host))
+
+
+def _path(causes: list[Cause], each: Each, at: str) -> None:
+    kind, path = each.get("pathType"), each.get("path", "")
+    if kind is None:
+        causes.append(required(f"{at}.pathType", "pathType must be specified"))
+        return
+    if kind not in _PATH_TYPES:
+        causes.append(not_supported(f"{at}.pathType", kind, _PATH_TYPES))
+    elif (path or kind != "ImplementationSpecific") and not path.startswith("/"):
+        causes.append(invalid_value(f"{at}.path", path, "must be an absolute path"))
+    if kind in ("Exact", "Prefix"):
+        complain(causes, f"{at}.path", path, (f"must not contain '{bad}'" for bad in _BAD_IN_PATH if bad in path))
+        complain(causes, f"{at}.path", path, (f"cannot end with '{bad}'" for bad in _BAD_AT_END if path.endswith(bad)))
+    _backend(causes, each.get("backend") or {}, f"{at}.backend")
 
 
 def _backend(causes: list[Cause], backend: Each, path: str) -> None:
     target, resource = backend.get("service"), backend.get("resource")
     if target is not None and resource is not None:
         causes.append(invalid_value(path, "", "cannot set both resource and service backends"))
-    elif target is None and resource is None:
-        causes.append(required(path, "resource or service backend is required"))
-    elif target is not None:
+    elif resource is not None:
+        _reference(causes, resource, f"{path}.resource")
+    elif target is None:
+        causes.append(invalid_value(path, "", "resource or service backend is required"))
+    else:
         named(causes, target.get("name"), f"{path}.service.name", names.dns1035_label)
         chosen = target.get("port") or {}
-        if not chosen.get("name") and not chosen.get("number"):
-            causes.append(required(f"{path}.service.port", "port name or number is required"))
-        elif chosen.get("name") and chosen.get("number"):
-            causes.append(invalid_value(f"{path}.service.port", "", "cannot set both port name & port number"))
+        if chosen.get("name") and chosen.get("number"):
+            causes.append(invalid_value(path, "", "cannot set both port name & port number"))
+        elif chosen.get("name"):
+            port(causes, chosen["name"], f"{path}.service.port.name")
+        elif chosen.get("number"):
+            port(causes, chosen["number"], f"{path}.service.port.number")
         else:
-            port(causes, chosen.get("name") or chosen["number"], f"{path}.service.port")
+            causes.append(required(path, "port name or number is required"))
+
+
+def _reference(causes: list[Cause], found: Each, at: str) -> None:
+    if found.get("apiGroup") is not None:
+        complain(causes, f"{at}.apiGroup", found["apiGroup"], names.dns1123_subdomain(found["apiGroup"]))
+    for field in ("kind", "name"):
+        named(causes, found.get(field), f"{at}.{field}", names.path_segment)
+
+
+def ingress_class(obj: Object) -> list[Cause]:
+    """IngressClass."""
+    spec = obj.get("spec") or {}
+    causes: list[Cause] = []
+    controller, at = spec.get("controller", ""), "spec.controller"
+    if not controller:
+        causes.append(required(at))
+    else:
+        if len(controller.encode()) > _LONGEST_CONTROLLER:
+            causes.append(too_long(at, _LONGEST_CONTROLLER))
+        complain(causes, at, controller, names.domain_prefixed_path(controller))
+    parameters = spec.get("parameters")
+    if parameters is None:
+        return causes
+    path = "spec.parameters"
+    _reference(causes, parameters, path)
+    scope, namespace = parameters.get("scope"), parameters.get("namespace")
+    if scope is None:
+        causes.append(required(f"{path}.scope"))
+    elif scope not in ("Cluster", "Namespace"):
+        causes.append(not_supported(f"{path}.scope", scope, ("Cluster", "Namespace")))
+    elif scope == "Cluster" and namespace is not None:
+        causes.append(forbidden_field(f"{path}.namespace", "`parameters.scope` is set to 'Cluster'"))
+    elif scope == "Namespace":
+        if namespace is None:
+            causes.append(required(f"{path}.namespace", "`parameters.scope` is set to 'Namespace'"))
+        else:
+            complain(causes, f"{path}.namespace", namespace, names.dns1123_label(namespace))
+    return causes
 
 
 def network_policy(obj: Object) -> list[Cause]:
-    """networking.k8s.io/v1 NetworkPolicy."""
+    """NetworkPolicy."""
     spec = obj.get("spec") or {}
     causes = selector(spec.get("podSelector"), "spec.podSelector")
     for kind, peers in (("ingress", "from"), ("egress", "to")):
         for index, rule in enumerate(spec.get(kind) or ()):
             at = f"spec.{kind}[{index}]"
             for place, each in enumerate(rule.get("ports") or ()):
-                maybe_one_of(causes, each, f"{at}.ports[{place}]", "protocol", PROTOCOLS)
-                if "port" in each:
-                    port(causes, each["port"], f"{at}.ports[{place}].port")
+                _policy_port(causes, each, f"{at}.ports[{place}]")
             for place, peer in enumerate(rule.get(peers) or ()):
                 _peer(causes, peer, f"{at}.{peers}[{place}]")
-    for index, kind in enumerate(spec.get("policyTypes") or ()):
+    kinds = spec.get("policyTypes") or ()
+    if len(kinds) > 2:
+        causes.append(invalid_value("spec.policyTypes", kinds, "may not specify more than two policyTypes"))
+        return causes
+    for index, kind in enumerate(kinds):
         if kind not in ("Ingress", "Egress"):
-            causes.append(not_supported(f"spec.policyTypes[{index}]", kind, ("Egress", "Ingress")))
+            causes.append(not_supported(f"spec.policyTypes[{index}]", kind, ("Ingress", "Egress")))
     return causes
 
 
+def _policy_port(causes: list[Cause], each: Each, at: str) -> None:
+    protocol, first, last = each.get("protocol"), each.get("port"), each.get("endPort")
+    if protocol is not None and protocol not in ("TCP", "UDP", "SCTP"):
+        causes.append(not_supported(f"{at}.protocol", protocol, ("TCP", "UDP", "SCTP")))
+    if first is not None:
+        port(causes, first, f"{at}.port")
+    if last is None:
+        return
+    if first is None:
+        causes.append(invalid_value(f"{at}.endPort", last, "may not be specified when `port` is not specified"))
+    elif isinstance(first, str):
+        causes.append(invalid_value(f"{at}.endPort", last, "may not be specified when `port` is non-numeric"))
+    else:
+        if last < first:
+            causes.append(invalid_value(f"{at}.endPort", last, "must be greater than or equal to `port`"))
+        complain(causes, f"{at}.endPort", last, names.port_number(last))
+
+
 def _peer(causes: list[Cause], peer: Each, path: str) -> None:
-    if not peer:
-        causes.append(required(path, "must specify a peer"))
     causes += selector(peer.get("podSelector"), f"{path}.podSelector")
     causes += selector(peer.get("namespaceSelector"), f"{path}.namespaceSelector")
-    block = peer.get("ipBlock")
-    if block is None:
+    if "ipBlock" in peer:
+        _block(causes, peer["ipBlock"], f"{path}.ipBlock")
+    if not peer:
+        causes.append(required(path, "must specify a peer"))
+    elif "ipBlock" in peer and len(peer) > 1:
+        causes.append(forbidden_field(path, "may not specify both ipBlock and another peer"))
+
+
+def _block(causes: list[Cause], block: Each, path: str) -> None:
+    if not named(causes, block.get("cidr"), f"{path}.cidr", names.cidr):
         return
-    if len(peer) > 1:
-        text = "may not specify both ipBlock and another peer"
-        causes.append(forbidden_field(path, text))
-    need(causes, block, f"{path}.ipBlock", "cidr")
-    for field, text in (("cidr", block.get("cidr")), *(("except", each) for each in block.get("except") or ())):
-        try:
-            ip_network(text or "0.0.0.0/0")
-        except ValueError:
-            complaint = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
-            causes.append(invalid_value(f"{path}.ipBlock.{field}", text, complaint))
+    network = ip_network(block["cidr"], strict=False)
+    for index, text in enumerate(block.get("except") or ()):
+        at = f"{path}.except[{index}]"
+        if complaints := names.cidr(text):
+            complain(causes, at, text, complaints)
+            continue
+        part = ip_network(text, strict=False)
+        inside = part.version == network.version and part.network_address in network
+        if not inside or part.prefixlen <= network.prefixlen:
+            causes.append(invalid_value(at, text, "must be a strict subset of `cidr`"))
+
+
+def ip_address(obj: Object) -> list[Cause]:
+    """IPAddress: whose it is must be said."""
+    parent = (obj.get("spec") or {}).get("parentRef")
+    if parent is None:
+        return [required("spec.parentRef")]
+    causes: list[Cause] = []
+    at = "spec.parentRef"
+    if parent.get("group"):
+        complain(causes, f"{at}.group", parent["group"], names.dns1123_subdomain(parent["group"]))
+    for field in ("resource", "name"):
+        named(causes, parent.get(field), f"{at}.{field}", names.path_segment)
+    if parent.get("namespace"):
+        complain(causes, f"{at}.namespace", parent["namespace"], names.path_segment(parent["namespace"]))
+    return causes
+
+
+def service_cidr(obj: Object) -> list[Cause]:
+    """ServiceCIDR: one network for each family."""
+    found = (obj.get("spec") or {}).get("cidrs") or []
+    causes: list[Cause] = []
+    if not found:
+        return [required("spec.cidrs", "at least one CIDR required")]
+    if len(found) > 2:
+        return [invalid_value("spec", found, "may only hold up to 2 values")]
+    for index, text in enumerate(found):
+        complain(causes, f"spec.cidrs[{index}]", text, names.cidr(text))
+    if len(found) == 2 and not causes and (":" in found[0]) == (":" in found[1]):
+        text = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/96"
+        causes.append(invalid_value("spec.cidrs", found, text))
+    return causes
+
+
+def ingress_class_changes(new: Object, old: Object) -> list[Cause]:
+    """An IngressClass keeps its controller."""
+    now, was = (each.get("spec", {}).get("controller") for each in (new, old))
+    return [] if now == was else [invalid_value("spec.controller", now, IMMUTABLE)]
 
 
 BY_KIND = {
-    ("", "Service"): service,
-    ("", "Endpoints"): endpoints,
-    ("discovery.k8s.io", "EndpointSlice"): endpoint_slice,
-    ("networking.k8s.io", "Ingress"): ingress,
-    ("networking.k8s.io", "NetworkPolicy"): network_policy,
+    (GROUP, "Ingress"): ingress,
+    (GROUP, "IngressClass"): ingress_class,
+    (GROUP, "NetworkPolicy"): network_policy,
+    (GROUP, "IPAddress"): ip_address,
+    (GROUP, "ServiceCIDR"): service_cidr,
 }

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from controlplane.api.status import Cause, forbidden_field, invalid_value
-from controlplane.api.validation import claims, pod_updates
+from controlplane.api.validation import batch, csi, networking, pod_updates, quotas, services, storage
 from controlplane.api.validation.common import IMMUTABLE, Object, same
 
 Each = Mapping[str, Any]
@@ -47,30 +47,6 @@ def stateful_set(new: Object, old: Object) -> list[Cause]:
     return [forbidden_field("spec", text)]
 
 
-def job(new: Object, old: Object) -> list[Cause]:
-    """A Job's selector, template and completion mode do not change (a suspended one's template may)."""
-    after, before = new.get("spec") or {}, old.get("spec") or {}
-    causes: list[Cause] = []
-    same(causes, after, before, "spec", ("selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex"))
-    if after.get("completionMode") != "Indexed":
-        same(causes, after, before, "spec", ("completions",))
-    if not (before.get("suspend") and "startTime" not in (old.get("status") or {})):
-        same(causes, after, before, "spec", ("template",))
-    return causes
-
-
-def service(new: Object, old: Object) -> list[Cause]:
-    """A Service keeps its cluster IP while it is of a type that has one."""
-    after, before = new.get("spec") or {}, old.get("spec") or {}
-    was = before.get("clusterIP")
-    if "ExternalName" in (after.get("type"), before.get("type")) or not was:
-        return []
-    causes = []
-    if after.get("clusterIP") and after["clusterIP"] != was:
-        causes.append(invalid_value("spec.clusterIPs[0]", [after["clusterIP"]], "may not change once set"))
-    return causes
-
-
 def config_map(new: Object, old: Object) -> list[Cause]:
     """An immutable ConfigMap does not change, and stays immutable."""
     return _immutable(new, old, ("data", "binaryData"))
@@ -99,16 +75,6 @@ def binding(new: Object, old: Object) -> list[Cause]:
     if new.get("roleRef") == old.get("roleRef"):
         return []
     return [invalid_value("roleRef", new.get("roleRef"), "cannot change roleRef")]
-
-
-def storage_class(new: Object, old: Object) -> list[Cause]:
-    """A StorageClass's parameters, provisioner and policies do not change."""
-    causes = []
-    for field in ("parameters", "provisioner", "reclaimPolicy"):
-        if new.get(field) != old.get(field):
-            causes.append(forbidden_field(field, f"updates to {field} are forbidden."))
-    same(causes, new, old, "", ("volumeBindingMode",))
-    return causes
 
 
 def priority_class(new: Object, old: Object) -> list[Cause]:
@@ -156,20 +122,22 @@ def controller_revision(new: Object, old: Object) -> list[Cause]:
 
 BY_KIND: dict[tuple[str, str], Callable[[Object, Object], list[Cause]]] = {
     ("", "Pod"): pod_updates.pod,
-    ("", "Service"): service,
+    ("", "Service"): services.changes,
     ("", "ConfigMap"): config_map,
     ("", "Secret"): secret,
     ("", "Node"): node,
-    ("", "PersistentVolumeClaim"): claims.changes,
+    ("", "ResourceQuota"): quotas.quota_changes,
+    **storage.CHANGES,
+    **csi.CHANGES,
     ("apps", "Deployment"): _fixed("selector"),
     ("apps", "ReplicaSet"): _fixed("selector"),
     ("apps", "DaemonSet"): _fixed("selector"),
     ("apps", "StatefulSet"): stateful_set,
     ("apps", "ControllerRevision"): controller_revision,
-    ("batch", "Job"): job,
+    ("batch", "Job"): batch.job_changes,
+    ("networking.k8s.io", "IngressClass"): networking.ingress_class_changes,
     ("rbac.authorization.k8s.io", "RoleBinding"): binding,
     ("rbac.authorization.k8s.io", "ClusterRoleBinding"): binding,
-    ("storage.k8s.io", "StorageClass"): storage_class,
     ("scheduling.k8s.io", "PriorityClass"): priority_class,
     ("certificates.k8s.io", "CertificateSigningRequest"): _fixed(
         "request", "signerName", "usages", "username", "groups"
