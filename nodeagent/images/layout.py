@@ -50,7 +50,9 @@ class Archive:
                 self._members = {os.path.normpath(m.name): m for m in self._tar}
             except tarfile.TarError as error:
                 self.close()
-                raise ImageInvalid(f"{path}: not an image archive: {error}") from error
+                # tarfile's own words are a line for each compression that it tried.
+                reason = "no tar, compressed or not" if isinstance(error, tarfile.ReadError) else str(error)
+                raise ImageInvalid(f"{name or path}: not an image archive: {reason}") from error
 
     def __enter__(self) -> Archive:
         return self

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -202,7 +203,8 @@ class Repository:
 
     async def _pause(self, endpoint: _Endpoint, attempt: int, error: Exception) -> None:
         """Before another attempt. Raises Unavailable when there were enough."""
-        reason = str(error) or type(error).__name__
+        # aiohttp puts the repr of an object into some: "Cannot connect to host x:443 ssl:<ssl.SSLContext …> [why]".
+        reason = re.sub(r" ssl:(<.*?>|\w+)", "", str(error)) or type(error).__name__
         if attempt >= _ATTEMPTS or isinstance(error, aiohttp.ClientConnectorError):
             raise Unavailable(f'failed to pull image "{self._reference}": {endpoint.host.base}: {reason}') from error
         log.info("registry request repeated image=%s attempt=%d error=%s", self._reference, attempt, reason)

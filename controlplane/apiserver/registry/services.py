@@ -147,6 +147,8 @@ class ServiceStrategy(Strategy):
             spec["clusterIP"] = str(ipaddress.ip_address(number))
             spec["clusterIPs"] = [spec["clusterIP"]]
         family = "IPv6" if self._network.version == 6 else "IPv4"
+        if asked != "None" or spec.get("selector"):
+            causes += _families(spec, family)
         spec.setdefault("ipFamilies", [family])
         spec.setdefault("ipFamilyPolicy", "SingleStack")
         spec.setdefault("internalTrafficPolicy", "Cluster")
@@ -227,6 +229,20 @@ class ServiceStrategy(Strategy):
             else:
                 causes.append(status.invalid_value(field, asked, "provided port is already allocated"))
         return port
+
+
+def _families(spec: Object, ours: str) -> list[status.Cause]:
+    """What a Service may not ask of a cluster with one address family (registry/core/service/storage/alloc.go). One
+    without selector and address may: its endpoints are somebody else's."""
+    causes = []
+    if spec.get("ipFamilyPolicy") == "RequireDualStack":
+        text = "this cluster is not configured for dual-stack services"
+        causes.append(status.invalid_value("spec.ipFamilyPolicy", "RequireDualStack", text))
+    for index, family in enumerate(spec.get("ipFamilies") or ()):
+        if family != ours:
+            field = f"spec.ipFamilies[{index}]"
+            causes.append(status.invalid_value(field, family, "not configured on this cluster"))
+    return causes
 
 
 def _addresses(spec: Object) -> list[str]:

@@ -27,6 +27,24 @@ async def test_defaults(api: Any) -> None:
     assert spec["ports"] == [{"port": 80, "protocol": "TCP", "targetPort": 80}]
 
 
+async def test_families_that_the_cluster_has_not(api: Any) -> None:
+    before = used(api)
+    for asked, complaint in (
+        ({"ipFamilies": ["IPv6"]}, 'spec.ipFamilies[0]: Invalid value: "IPv6": not configured on this cluster'),
+        (
+            {"ipFamilyPolicy": "RequireDualStack", "selector": {"a": "b"}, "clusterIP": "None"},
+            'spec.ipFamilyPolicy: Invalid value: "RequireDualStack": this cluster is not configured for dual-stack '
+            "services",
+        ),
+    ):
+        answer = await api("POST", PATH, service("a", **asked))
+        assert answer.status == 422 and complaint in answer.body["message"]
+        assert used(api) == before
+    await api.ok("POST", PATH, service("prefers", ipFamilyPolicy="PreferDualStack", ipFamilies=["IPv4"]))
+    # No selector and no address: its endpoints are somebody else's.
+    await api.ok("POST", PATH, service("foreign", clusterIP="None", ipFamilies=["IPv6"]))
+
+
 async def test_what_a_service_has_is_free_again_when_it_is_gone(api: Any) -> None:
     before = used(api)
     made = await api.ok("POST", PATH, service("a", type="NodePort"))
