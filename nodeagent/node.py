@@ -25,7 +25,7 @@ from nodeagent.machine import Machine, binary
 from nodeagent.pods import cpuset, resources
 from nodeagent.pods.eviction import thresholds
 from nodeagent.pods.model import Object
-from nodeagent.runtime.interface import LinuxResources
+from nodeagent.runtime.interface import HANDLERS, LinuxResources
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +146,14 @@ def taints(entries: Sequence[str]) -> list[Object]:
     return result
 
 
+_HANDLER_FEATURES = {"recursiveReadOnlyMounts": True, "userNamespaces": True}
+_OWN_RUNTIME: Object = {
+    "features": {"supplementalGroupsPolicy": True},
+    "runtimeHandlers": [{"name": name, "features": _HANDLER_FEATURES} for name in HANDLERS],
+}
+"""What our own runtime can; of another we do not know, and say nothing."""
+
+
 def node_status(view: NodeView, before: Object, now: float) -> Object:
     """The whole status. `before`: the one that is to be replaced, for transition times."""
     machine = view.machine
@@ -156,6 +164,7 @@ def node_status(view: NodeView, before: Object, now: float) -> Object:
         "allocatable": allocatable(machine, view.config),
         "conditions": conditions(view, before, now),
         "daemonEndpoints": {"kubeletEndpoint": {"Port": view.config.port}},
+        **({} if view.config.container_runtime_endpoint else _OWN_RUNTIME),
         "images": list(view.images[:_MOST_IMAGES]),
         "nodeInfo": {
             "architecture": machine.architecture,

@@ -17,6 +17,9 @@ from typing import Protocol
 
 from nodeagent.linux.cgroups.usage import Usage
 
+HANDLERS = ("", "wherry", "runc")
+"""RuntimeClass handlers that mean our runtime; `runc`, since manifests written for other nodes name it."""
+
 
 class RuntimeFailure(Exception):
     """An operation of the runtime failed; the message names the operation and the kernel's or registry's reason.

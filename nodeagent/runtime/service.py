@@ -25,6 +25,7 @@ from nodeagent.runtime import dial, identity, plan, state, watch
 from nodeagent.runtime.compile import Compiler
 from nodeagent.runtime.exec import Session
 from nodeagent.runtime.interface import (
+    HANDLERS,
     ContainerConfig,
     ContainerEvent,
     ContainerState,
@@ -49,8 +50,6 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-HANDLERS = ("", "wherry", "runc")
-"""RuntimeClass handlers that mean this runtime; `runc`, since manifests written for other nodes name it."""
 POD_GROUPS = ("kubepods", "kubepods/burstable", "kubepods/besteffort")  # where pods' cgroups are; others are not swept
 KILL_TIMEOUT_S = 30.0  # after SIGKILL a process may still wait for a device; longer than this it is reported
 

@@ -55,6 +55,8 @@ def test_conditions() -> None:
 
 def test_a_transition_time_changes_with_the_status_alone_and_heartbeats_say_nothing_new() -> None:
     first = node_status(view(), {}, 1000.0)
+    assert first["features"] == {"supplementalGroupsPolicy": True}
+    assert all(handler["features"]["userNamespaces"] for handler in first["runtimeHandlers"])
     later = node_status(view(), first, 2000.0)
     assert not differs(first, later)
     assert later["conditions"][0]["lastHeartbeatTime"] != first["conditions"][0]["lastHeartbeatTime"]
