@@ -34,7 +34,8 @@ def of_pod(node: NodeFacts, uid: str) -> UserNamespace:
 
 
 def _taken(directory: str) -> set[int]:
-    found = (_read(os.path.join(directory, uid, _FILE)) for uid in os.listdir(directory))
+    uids = os.listdir(directory) if os.path.isdir(directory) else []
+    found = (_read(os.path.join(directory, uid, _FILE)) for uid in uids)
     return {held.first for held in found if held is not None}
 
 
