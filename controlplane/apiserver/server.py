@@ -16,6 +16,7 @@ from controlplane.apiserver import admission, garbage, pipeline
 from controlplane.apiserver.admission.dynamic.matching import GROUP as POLICY_GROUP
 from controlplane.apiserver.admission.dynamic.plugin import Dynamic
 from controlplane.apiserver.admission.dynamic.strategy import PolicyStrategy
+from controlplane.apiserver.admission.pod_security import PodSecurity
 from controlplane.apiserver.admission.resource_quota import ResourceQuota
 from controlplane.apiserver.aggregation import trust
 from controlplane.apiserver.aggregation.aggregator import Aggregator
@@ -128,7 +129,9 @@ class ApiServer:
         quotas = self.table.find("", "v1", "resourcequotas")
         assert quotas is not None
         self.dynamic.mutations.ownership = self.registry.ownership
-        self.registry.review = admission.chain([self.dynamic.validate, ResourceQuota(self.registry, quotas).admit])
+        self.registry.review = admission.chain([
+            PodSecurity(cache).admit, self.dynamic.validate, ResourceQuota(self.registry, quotas).admit
+        ])  # fmt: skip
         policies = self.table.preferred(POLICY_GROUP, "validatingadmissionpolicies")
         if policies is not None:
             self.registry.set_strategy(policies, PolicyStrategy(policies))

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from controlplane.apiserver.admission import (
     certificate_request,
+    classes,
     limit_ranger,
     namespace_lifecycle,
     node_restriction,
@@ -28,6 +29,7 @@ def plugins(cache: WatchCache, authorizer: Authorizer) -> Sequence[Plugin]:
         service_account.ServiceAccount(cache).admit,
         toleration_seconds.admit,
         priority.Priority(cache).admit,
+        classes.Classes(cache).admit,
         certificate_request.CertificateRequest(authorizer).admit,
         rbac_escalation.RbacEscalation(authorizer).admit,
     )

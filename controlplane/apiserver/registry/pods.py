@@ -45,8 +45,10 @@ async def bind(
             )
         if pod["spec"].get("schedulingGates"):
             raise status.conflict("pods/binding", name, f"pod {name} has non-empty .spec.schedulingGates")
+        labels = {**(pod["metadata"].get("labels") or {}), **_topology(registry, node)}
         annotations = {**(pod["metadata"].get("annotations") or {}), **(binding["metadata"].get("annotations") or {})}
-        meta = {**pod["metadata"], **({"annotations": annotations} if annotations else {})}
+        meta = {**pod["metadata"], **({"annotations": annotations} if annotations else {}),
+                **({"labels": labels} if labels else {})}  # fmt: skip
         old = pod.get("status", {})
         conditions = [c for c in old.get("conditions", ()) if c["type"] != "PodScheduled"]
         conditions.append({"type": "PodScheduled", "status": "True", "lastProbeTime": None,
@@ -60,6 +62,18 @@ async def bind(
 
     await registry.update(pods, namespace, name, user, assign, subresource="binding", manager=None, dry_run=dry_run)
     return _SUCCESS
+
+
+_TOPOLOGY = ("topology.kubernetes.io/zone", "topology.kubernetes.io/region")
+
+
+def _topology(registry: Registry, node: str) -> Object:
+    """Where a node is: its pods wear these labels too (Kubernetes' PodTopologyLabels)."""
+    cached = registry.cache.get(f"core/nodes/{node}")
+    if cached is None or b'"topology.kubernetes.io/' not in cached.data:
+        return {}
+    labels = cached.object["metadata"].get("labels") or {}
+    return {key: labels[key] for key in _TOPOLOGY if key in labels}
 
 
 async def evict(
