@@ -165,9 +165,12 @@ def _doors(nodes: Sequence[str]) -> list[tuple[str, Path]]:
     found = {node.name: node.layout.images_socket for node in lab.nodes} if lab else {}
     if unknown := [node for node in nodes if node not in found]:
         _fail(f"no node {unknown[0]!r} in this lab", "its nodes: " + (", ".join(found) or "there is no lab"))
-    doors = [(node, path) for node, path in found.items() if path.exists() and (not nodes or node in nodes)]
-    if not doors and not nodes and DEFAULT.images_socket.exists():
-        doors = [("this machine", DEFAULT.images_socket)]
+    try:
+        doors = [(node, path) for node, path in found.items() if path.exists() and (not nodes or node in nodes)]
+        if not doors and not nodes and DEFAULT.images_socket.exists():
+            doors = [("this machine", DEFAULT.images_socket)]
+    except PermissionError as error:
+        _fail(f"{error.filename}: for root only", "run it as root: sudo wherry image …")
     if not doors:
         _fail("no node agent runs here", "a lab: wherry up; a machine: systemctl start wherry-nodeagent")
     return doors

@@ -5,6 +5,7 @@ so that `wherry kubeconfig` takes as long as Python takes to start.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -182,6 +183,9 @@ def kubeconfig() -> None:
             "there is no cluster yet, so no kubeconfig", "wherry up; after `wherry init` it is /etc/wherry/admin.conf"
         )
     click.echo(lab.kubeconfig)
+    if not os.access(lab.kubeconfig, os.R_OK):
+        note = f"for root only; a copy for yourself: sudo install -m 600 -o $USER {lab.kubeconfig} ~/wherry.conf"
+        click.echo(click.style("! ", fg="yellow") + note, err=True)
 
 
 for command in (*commands.COMMANDS, image):

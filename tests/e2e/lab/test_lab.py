@@ -273,6 +273,9 @@ def test_not_root() -> None:
 def test_status_of_a_running_lab_needs_root(lab: None) -> None:
     nobody = ("setpriv", "--reuid", "65534", "--clear-groups")
     assert "not root" in wherry("status", code=1, prefix=nobody, PYTHONDONTWRITEBYTECODE="1")
+    assert "root only" in wherry("image", "ls", code=1, prefix=nobody, PYTHONDONTWRITEBYTECODE="1")
+    said = wherry("kubeconfig", prefix=nobody, PYTHONDONTWRITEBYTECODE="1")
+    assert said.startswith(f"{LAB.kubeconfig}\n") and "sudo install" in said  # the path alone on standard output
 
 
 def test_bad_names_and_subnets() -> None:
