@@ -32,6 +32,7 @@ _PATCH_TYPES: dict[str, str] = {
     "apply": "application/apply-patch+yaml",
 }
 _ATTEMPTS = 4
+_MOST_WARNINGS = 1_000  # different ones that a process passes on
 _LONGEST_PAUSE_SECONDS = 5.0
 
 encode = msgspec.json.Encoder().encode
@@ -53,6 +54,7 @@ class Client:
         """`timeout`: seconds for a whole answer, also for the head of a watch's answer."""
         self.transport = transport
         self.timeout = timeout
+        self._warnings: set[str] = set()
 
     def with_timeout(self, seconds: float) -> "Client":
         """The same client with another patience, e.g. for heartbeats. Shares the connections."""
@@ -211,13 +213,19 @@ class Client:
             answer = await self.transport.request(method, target, body, content_type=content_type, timeout=self.timeout)
             if 200 <= answer.status < 300:
                 if "warning" in answer.headers:
-                    log.warning("server_warning method=%s target=%s text=%s", method, target, answer.headers["warning"])
+                    self._warned(method, target, answer.headers["warning"])
                 return answer
             pause = _pause(answer)
             if pause is None or attempt + 1 == _ATTEMPTS:
                 break
             await asyncio.sleep(pause)
         raise _error(answer.status, answer.headers, answer.body)
+
+    def _warned(self, method: str, target: str, text: str) -> None:
+        """Pass on what the server warns of, each text once: a controller may write thousands of the same kind."""
+        if text not in self._warnings and len(self._warnings) < _MOST_WARNINGS:
+            self._warnings.add(text)
+            log.warning("server_warning method=%s target=%s text=%s", method, target, text)
 
     async def stream(self, target: str, *, silence: float = 86400.0) -> Stream:
         """GET `target` as a stream of bytes, e.g. a pod's log with `follow=true`. Raises StatusError, Unreachable."""
