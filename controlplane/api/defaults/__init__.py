@@ -11,7 +11,7 @@ accounts, generated names and selectors, a new pod's status.
 from collections.abc import Callable
 from typing import Any
 
-from controlplane.api.defaults import cluster, config, networking, storage, workloads
+from controlplane.api.defaults import cluster, config, devices, networking, storage, workloads
 from controlplane.api.defaults.pods import pod, template_of
 from controlplane.api.resources import Resource
 
@@ -25,6 +25,7 @@ _BY_KIND: dict[tuple[str, str], Callable[[Object], None]] = {
     **storage.BY_KIND,
     **config.BY_KIND,
     **cluster.BY_KIND,
+    **devices.BY_KIND,
 }
 
 

@@ -98,6 +98,10 @@ def job(obj: Object) -> None:
             if not pattern.get("status"):
                 pattern["status"] = "True"
     template_of(spec)
+    labels = (spec["template"].get("metadata") or {}).get("labels")
+    metadata = obj.setdefault("metadata", {})
+    if labels and not metadata.get("labels"):
+        metadata["labels"] = dict(labels)
 
 
 def cron_job(obj: Object) -> None:

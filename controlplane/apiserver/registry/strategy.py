@@ -302,6 +302,9 @@ class JobStrategy(Strategy):
     async def prepare_create(self, obj: Object) -> None:
         await super().prepare_create(obj)
         jobs.generate_selector(obj)
+        worn, own = obj["spec"]["template"].get("metadata", {}).get("labels") or {}, obj["metadata"].get("labels") or {}
+        if own.keys() <= {*jobs.UID_LABELS, *jobs.NAME_LABELS} and own.items() <= worn.items() and worn:
+            obj["metadata"]["labels"] = dict(worn)  # a Job without labels of its own wears its pods'
 
     async def refused(self, obj: Object) -> None:
         jobs.forget_name(obj)

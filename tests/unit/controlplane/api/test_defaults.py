@@ -226,3 +226,20 @@ def test_defaults_are_stable(filled: Fill) -> None:
     for kind in ("Deployment", "DaemonSet", "StatefulSet", "ReplicaSet"):
         once = filled(workload(kind))
         assert filled(copy.deepcopy(once)) == once
+
+
+def test_a_job_wears_the_labels_of_its_pods(filled: Callable[[Object], Object]) -> None:
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": {"template": template}}
+    assert filled(job)["metadata"]["labels"] == {"a": "b"}
+
+
+def test_a_request_for_devices_is_for_one(filled: Callable[[Object], Object]) -> None:
+    exactly = {"name": "r", "exactly": {"deviceClassName": "d", "tolerations": [{"key": "k", "value": "v"}]}}
+    several = {"name": "s", "firstAvailable": [{"name": "x", "deviceClassName": "d", "allocationMode": "All"}]}
+    claim = {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": "c"},
+             "spec": {"devices": {"requests": [exactly, several]}}}  # fmt: skip
+    first, second = filled(claim)["spec"]["devices"]["requests"]
+    assert (first["exactly"]["allocationMode"], first["exactly"]["count"]) == ("ExactCount", 1)
+    assert first["exactly"]["tolerations"][0]["operator"] == "Equal"
+    assert "count" not in second["firstAvailable"][0]
