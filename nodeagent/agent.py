@@ -18,7 +18,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from controlplane import daemon
@@ -63,6 +63,9 @@ from nodeagent.server.auth import Authorizer
 from nodeagent.server.http import Server
 from nodeagent.server.routes import Routes
 
+if TYPE_CHECKING:
+    from nodeagent.cri.server.service import CriServer
+
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -93,10 +96,11 @@ class Agent:
 
     def __init__(
         self, config: Config, client: Client, runtime: Runtime, images: ImageService, network: NodeNetwork,
-        prepare: Callable[[], Awaitable[None]] | None = None,
+        prepare: Callable[[], Awaitable[None]] | None = None, started: Callable[[], Awaitable[None]] | None = None,
     ) -> None:  # fmt: skip
-        """`prepare`: what must be done before the runtime starts, while the server already answers (loading images)."""
-        self._prepare = prepare
+        """`prepare`: what must be done before the runtime starts, while the server already answers (loading images).
+        `started`: what may be done once it has."""
+        self._prepare, self._started = prepare, started
         self.config, self.client, self.runtime, self.network = config, client, runtime, network
         self.name = config.node_name or machine.hostname()
         self.address = config.node_ip or _own_address(config.kubeconfig)
@@ -289,6 +293,8 @@ class Agent:
                 await asyncio.sleep(_RETRY_S)
         self.readiness.runtime = ""
         await self._list_images()
+        if self._started is not None:
+            await self._started()
 
     async def _watch_runtime(self) -> None:
         """Say on the Node when the runtime cannot run containers. What runs already runs on."""
@@ -473,10 +479,24 @@ async def _serve_with_own_runtime(config: Config, ready: Callable[[], None]) -> 
         if config.images_socket:
             door.open()
 
-    agent = Agent(config, client, runtime, images, network, prepare)
+    async def started() -> None:
+        if served is not None:
+            await served.listen(config.cri_socket)
+
+    agent = Agent(config, client, runtime, images, network, prepare, started)
+    served = _cri_server(config, runtime, images, lambda: agent.readiness.network) if config.cri_socket else None
     door = Door(images, config.images_socket, agent.image_use.now, agent.images.changed)
     try:
         await agent.run(ready)
     finally:
+        if served is not None:
+            await served.close()
         await door.close()
         await images.close()
+
+
+def _cri_server(config: Config, runtime: Runtime, images: ImageService, network: Callable[[], str]) -> CriServer:
+    from nodeagent.cri.server.service import CriServer
+
+    version = config.kubernetes_version.lstrip("v").partition("+")[0]
+    return CriServer(runtime, images, config.root_dir, version=version, network=network)

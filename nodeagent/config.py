@@ -32,6 +32,8 @@ class Config:
     """Another container runtime to use, by its CRI socket, as unix:///run/containerd/containerd.sock; empty: ours."""
     cni_conf_dir: str = "/etc/cni/net.d"
     """Where that runtime looks for its network; a configuration for the node's pods is put there if there is none."""
+    cri_socket: str = ""
+    """Where our own runtime is served by CRI, for crictl, e.g. /run/wherry/cri.sock; for root only; empty: nowhere."""
     cgroup_root: str = ""
     """The node's cgroup, relative to the top of the cgroup mounts; empty: this process's own."""
     static_pod_path: str = str(DEFAULT.static_pods)

@@ -1,6 +1,6 @@
 """Sandbox, container and resource configurations, ours to the CRI's and back. Pure.
 
-What one side cannot say is listed in the README. The runtime's defaults for masked and read-only paths are sent in full,
+What one side cannot say is listed in the README. The defaults of masked and read-only paths are sent in full,
 because the CRI cannot tell "the default" from "none"; received, an empty list means none, as containerd has it.
 """
 

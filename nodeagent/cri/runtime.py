@@ -129,7 +129,7 @@ class CriRuntime:
         return status
 
     async def stop_sandbox(self, sandbox_id: str) -> None:
-        with contextlib.suppress(MissingThere):
+        with contextlib.suppress(NotFound):
             await self._client.call("StopPodSandbox", {"pod_sandbox_id": sandbox_id})
             known = self._sandboxes.pop(sandbox_id, None)
             if known is not None:
@@ -137,7 +137,7 @@ class CriRuntime:
 
     async def remove_sandbox(self, sandbox_id: str) -> None:
         await self.stop_sandbox(sandbox_id)
-        with contextlib.suppress(MissingThere):
+        with contextlib.suppress(NotFound):
             await self._client.call("RemovePodSandbox", {"pod_sandbox_id": sandbox_id})
         for known in (self._sandboxes, self._configs):
             known.pop(sandbox_id, None)
@@ -218,14 +218,14 @@ class CriRuntime:
         # The runtime's timeout is in whole seconds, and 0 means at once: a little too long is better than too short.
         seconds = max(0, int(-(-timeout_s // 1)))
         request = {"container_id": container_id, "timeout": seconds}
-        with contextlib.suppress(MissingThere):
+        with contextlib.suppress(NotFound):
             await self._client.call("StopContainer", request, timeout_s=seconds + 60)
             status = await self.container_status(container_id)
             self._news.container(container_id, status.sandbox_id, status.state)
 
     async def remove_container(self, container_id: str) -> None:
         await self.stop_container(container_id, 0)
-        with contextlib.suppress(MissingThere):
+        with contextlib.suppress(NotFound):
             await self._client.call("RemoveContainer", {"container_id": container_id})
         self._containers.pop(container_id, None)
         self._news.container_gone(container_id)
@@ -238,7 +238,7 @@ class CriRuntime:
                 del self._containers[gone]
         found = []
         for item in items:
-            with contextlib.suppress(MissingThere):
+            with contextlib.suppress(NotFound):
                 found.append(await self._container(item))
         return found
 

@@ -45,12 +45,14 @@ def sandbox_from_cri(status: Mapping[str, Any], netns_path: str) -> SandboxStatu
 
 
 def netns_of(info: Mapping[str, str]) -> str:
-    """Where the sandbox's network namespace is, of the verbose status of containerd or CRI-O; "" if it is not there.
+    """Where the sandbox's network namespace is, of the verbose status of containerd, CRI-O or ours; "" if unknown.
     The path of its process is preferred: the kernel's tables of that namespace are beside it."""
     try:
         known = msgspec.json.decode(info.get("info", "{}"))
         if pid := int(known.get("pid") or 0):
             return f"/proc/{pid}/ns/net"
+        if "netns" in known:
+            return str(known["netns"])
         spaces = known["runtimeSpec"]["linux"]["namespaces"]
         return next((str(n.get("path", "")) for n in spaces if n.get("type") == "network"), "")
     except (ValueError, KeyError, TypeError, AttributeError, msgspec.DecodeError):

@@ -17,15 +17,15 @@ from nodeagent.runtime.interface import ExecSession
 from nodeagent.server import portforward, portforward_websocket, remote_spdy, remote_websocket, remotecommand, upgrade
 from nodeagent.server.http import Request, Response
 from nodeagent.server.lookup import Lookup
-from nodeagent.server.portforward import PortForward
+from nodeagent.server.portforward import Dial, PortForward
 from nodeagent.server.remote_spdy import SpdyRemote
 from nodeagent.server.remote_websocket import WebSocketRemote
 from nodeagent.server.remotecommand import ClientLeft, Options
 from nodeagent.server.websocket import WebSocket, wanted
 
 Begin = Callable[[], Awaitable[ExecSession]]
-_EXEC_FAILED = "error executing command in container"
-_ATTACH_FAILED = "error attaching to container"
+EXEC_FAILED = "error executing command in container"
+ATTACH_FAILED = "error attaching to container"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Streaming:
             runtime = self.lookup.runtime
             return await runtime.exec(container.id, command, tty=options.tty, stdin=options.stdin)
 
-        return await _remote(request, begin, options, _EXEC_FAILED, command)
+        return await remote(request, begin, options, EXEC_FAILED, command)
 
     async def attach(self, request: Request, rest: list[str]) -> Response:
         namespace, pod, uid, name = _names(rest)
@@ -59,7 +59,7 @@ class Streaming:
         async def begin() -> ExecSession:
             return await self.lookup.runtime.attach(container.id)
 
-        return await _remote(request, begin, options, _ATTACH_FAILED, ())
+        return await remote(request, begin, options, ATTACH_FAILED, ())
 
     async def port_forward(self, request: Request, rest: list[str]) -> Response:
         if len(rest) not in (2, 3):
@@ -71,26 +71,32 @@ class Streaming:
         async def dial(port: int) -> socket.socket:
             return await self.lookup.runtime.dial(sandbox.id, port)
 
-        if not wanted(request):
-            protocol = upgrade.negotiate(request, (portforward.PROTOCOL,))
-            wire = upgrade.accept(request, protocol)
-            await PortForward(wire, dial, pod, uid).run()
-        elif portforward.TUNNEL in request.headers.get("sec-websocket-protocol", ""):
-            tunnel = await WebSocket.accept(request, (portforward.TUNNEL,))
-            await PortForward(tunnel, dial, pod, uid).run()
-        else:
-            ports = _ports(request)
-            channels = await WebSocket.accept(request, portforward_websocket.PROTOCOLS)
-            await portforward_websocket.serve(channels, ports, dial, pod, uid)
-        return Response(taken=True)
+        return await forward(request, dial, pod, uid)
 
 
-async def _remote(request: Request, begin: Begin, options: Options, doing: str, command: Sequence[str]) -> Response:
+async def forward(request: Request, dial: Dial, pod: str, uid: str) -> Response:
+    """Upgrade, and serve connections to a pod's ports. `pod` and `uid` are for messages."""
+    if not wanted(request):
+        protocol = upgrade.negotiate(request, (portforward.PROTOCOL,))
+        wire = upgrade.accept(request, protocol)
+        await PortForward(wire, dial, pod, uid).run()
+    elif portforward.TUNNEL in request.headers.get("sec-websocket-protocol", ""):
+        tunnel = await WebSocket.accept(request, (portforward.TUNNEL,))
+        await PortForward(tunnel, dial, pod, uid).run()
+    else:
+        ports = _ports(request)
+        channels = await WebSocket.accept(request, portforward_websocket.PROTOCOLS)
+        await portforward_websocket.serve(channels, ports, dial, pod, uid)
+    return Response(taken=True)
+
+
+async def remote(request: Request, begin: Begin, options: Options, doing: str, command: Sequence[str]) -> Response:
+    """Upgrade, and serve a process's streams. Raises StatusError for what cannot be upgraded."""
     if wanted(request):
         channels = await WebSocket.accept(request, remote_websocket.PROTOCOLS)
-        remote = WebSocketRemote(channels, options)
-        await remote.greet()
-        await remotecommand.serve(remote, begin, options, doing, command)
+        client = WebSocketRemote(channels, options)
+        await client.greet()
+        await remotecommand.serve(client, begin, options, doing, command)
         return Response(taken=True)
     protocol = upgrade.negotiate(request, remote_spdy.PROTOCOLS)
     streams = SpdyRemote(upgrade.accept(request, protocol), protocol, options)

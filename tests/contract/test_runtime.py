@@ -18,6 +18,7 @@ from nodeagent.cri.client import Client
 from nodeagent.cri.grpc.client import Channel
 from nodeagent.cri.images import CriImages
 from nodeagent.cri.runtime import CriRuntime
+from nodeagent.cri.server.service import CriServer
 from nodeagent.linux.cgroups import Cgroups, detect
 from nodeagent.runtime import launch
 from nodeagent.runtime.fake import FakeRuntime
@@ -26,6 +27,7 @@ from nodeagent.runtime.interface import (
     ContainerEvent,
     ContainerState,
     ContainerStatus,
+    ImageService,
     NotFound,
     PodIdentity,
     Runtime,
@@ -72,7 +74,9 @@ def foreign_runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[contai
 @pytest.fixture(
     params=[
         "fake",
+        "fake-served",
         pytest.param("linux", marks=pytest.mark.root),
+        pytest.param("linux-served", marks=pytest.mark.root),
         pytest.param("containerd", marks=pytest.mark.root),
     ]
 )
@@ -83,8 +87,13 @@ async def runtime_kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIt
         return
     fake = FakeRuntime()
     image = fake.images.add("docker.io/library/busybox:latest")
+    kit = Kit(fake, image.id, tmp_path / "logs")
     if request.param == "fake":
-        yield Kit(fake, image.id, tmp_path / "logs")
+        yield kit
+        return
+    if request.param == "fake-served":
+        async with served(kit, fake.images, tmp_path) as over:
+            yield over
         return
     fake.images.local[image.tags[0]] = dataclasses.replace(image, layers=(busybox_layer(tmp_path / "layer"),))
     paths = (str(tmp_path / "root"), str(tmp_path / "state"), str(tmp_path / "zygote.sock"))
@@ -92,7 +101,12 @@ async def runtime_kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIt
     runtime = LinuxRuntime(*paths, fake.images, fake.network)
     try:
         await runtime.start()
-        yield Kit(runtime, image.id, tmp_path / "logs")
+        kit = Kit(runtime, image.id, tmp_path / "logs")
+        if request.param == "linux-served":
+            async with served(kit, fake.images, tmp_path) as over:
+                yield over
+        else:
+            yield kit
     finally:
         for sandbox in await runtime.sandboxes():
             await runtime.remove_sandbox(sandbox.id)
@@ -100,6 +114,20 @@ async def runtime_kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIt
         zygote.kill()
         zygote.wait()
         Cgroups(detect()).remove_shared()
+
+
+@contextlib.asynccontextmanager
+async def served(kit: Kit, images: ImageService, tmp_path: Path) -> AsyncIterator[Kit]:
+    """The same runtime as a client of our own CRI server sees it: both sides of the seam in one."""
+    server = CriServer(kit.runtime, images, str(tmp_path / "root"))
+    await server.listen(str(tmp_path / "cri.sock"))
+    runtime = CriRuntime(Client(Channel(str(tmp_path / "cri.sock"))), cgroup_root=f"wherry-cri-{os.getpid()}")
+    await runtime.start()
+    try:
+        yield dataclasses.replace(kit, runtime=runtime, signals=False, exec_fails_late=True)
+    finally:
+        await runtime.close()
+        await server.close()
 
 
 @contextlib.asynccontextmanager

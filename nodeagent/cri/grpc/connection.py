@@ -61,6 +61,7 @@ class Connection:
         self._reader, self._writer = reader, writer
         config = h2.config.H2Configuration(client_side=client, header_encoding="utf-8")
         self._h2 = h2.connection.H2Connection(config)
+        self._begun: set[int] = set()  # streams that we have sent headers on
         self._room: dict[int, asyncio.Event] = {}  # who waits for the peer's window, by stream
         self._h2.initiate_connection()
         self._h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW})
@@ -121,6 +122,7 @@ class Connection:
         """Does nothing if the stream is closed."""
         with contextlib.suppress(h2.exceptions.ProtocolError):
             self._h2.send_headers(stream, headers, end_stream=end)
+            self._begun.discard(stream) if end else self._begun.add(stream)
             self._flush()
 
     def cancel(self, stream: int) -> None:

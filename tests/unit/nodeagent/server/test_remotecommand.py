@@ -20,7 +20,7 @@ from nodeagent.server.remote_websocket import PROTOCOLS as WEBSOCKET_PROTOCOLS
 from nodeagent.server.remotecommand import Options, serve
 from nodeagent.server.spdy import frames
 from nodeagent.server.spdy.frames import Data
-from nodeagent.server.streaming import _remote
+from nodeagent.server.streaming import remote
 from nodeagent.server.websocket import unmask
 
 Peer = Any
@@ -101,7 +101,7 @@ def text(sent: list[Any], stream: int) -> bytes:
 async def address() -> AsyncIterator[tuple[str, int]]:
     async def handle(request: Request) -> Response:
         tty = request.flag("tty")
-        return await _remote(request, begin, Options(True, True, not tty, tty), "doing", COMMAND)
+        return await remote(request, begin, Options(True, True, not tty, tty), "doing", COMMAND)
 
     server = Server(handle)
     yield "127.0.0.1", await server.listen("127.0.0.1", 0, None)
@@ -221,7 +221,7 @@ async def test_a_frozen_client_does_not_hold_up_the_servers_end(peers: Any) -> N
         return session
 
     async def handle(request: Request) -> Response:
-        return await _remote(request, flood, Options(False, True, False, False), "doing", COMMAND)
+        return await remote(request, flood, Options(False, True, False, False), "doing", COMMAND)
 
     server = Server(handle)
     port = await server.listen("127.0.0.1", 0, None)
