@@ -1,7 +1,8 @@
 """exec, attach and port-forward by CRI: what was asked for waits behind a URL with a token that works once.
 
 The URL is of a small HTTP server on 127.0.0.1, which speaks what the agent's own does (nodeagent/server): the client,
-mostly a kubelet for somebody else, connects to it with SPDY or WebSocket. A token is 128 random bits, and lives a minute.
+mostly a kubelet for somebody else, connects to it with SPDY or WebSocket. A token is 128 random bits and lives a
+minute.
 """
 
 from __future__ import annotations
