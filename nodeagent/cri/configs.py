@@ -134,6 +134,7 @@ def resources_to_cri(resources: LinuxResources) -> Message:
         "memory_limit_in_bytes": resources.memory_limit_bytes,
         "oom_score_adj": resources.oom_score_adj,
         "cpuset_cpus": resources.cpuset_cpus,
+        "hugepage_limits": [{"page_size": size, "limit": limit} for size, limit in resources.hugepages],
     }
 
 
@@ -286,6 +287,7 @@ def resources_from_cri(message: Mapping[str, Any] | None) -> LinuxResources:
         memory_limit_bytes=message["memory_limit_in_bytes"],
         cpuset_cpus=message["cpuset_cpus"],
         oom_score_adj=message["oom_score_adj"],
+        hugepages=tuple((h["page_size"], h["limit"]) for h in message.get("hugepage_limits") or ()),
     )
 
 

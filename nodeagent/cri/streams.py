@@ -182,10 +182,10 @@ def _exit_code(text: bytes) -> int:
     raise RuntimeFailure(str(status.get("message") or "the runtime did not say why"))
 
 
-async def session(url: str, *, stdin: bool, tty: bool) -> RemoteSession:
+async def session(url: str, *, stdin: bool, tty: bool, stderr: bool = True) -> RemoteSession:
     """Exec or attach at `url`. Raises RuntimeFailure."""
     remote = await _upgrade(url, _EXEC_PROTOCOL)
-    wanted = ["error", *(["stdin"] if stdin else []), "stdout", *([] if tty else ["stderr"])]
+    wanted = ["error", *(["stdin"] if stdin else []), "stdout", *(["stderr"] if stderr and not tty else [])]
     try:
         streams = {kind: await remote.connection.open({"streamtype": kind}) for kind in wanted}
         if tty:

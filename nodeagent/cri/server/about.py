@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable
 
 from nodeagent.cri.codec import Message
 from nodeagent.runtime.interface import Runtime
+from nodeagent.runtime.service import HANDLERS
 
 NAME, API_VERSION, KUBELET_API_VERSION = "wherry", "v1", "0.1.0"
+_FEATURES = {"recursive_read_only_mounts": True, "user_namespaces": True}
 
 
 class About:
@@ -39,8 +41,8 @@ class About:
         return {
             "status": {"conditions": conditions},
             "info": info,
-            "runtime_handlers": [{"name": "", "features": {}}],
-            "features": {"supplemental_groups_policy": False},
+            "runtime_handlers": [{"name": name, "features": _FEATURES} for name in HANDLERS],
+            "features": {"supplemental_groups_policy": True},
         }
 
     async def configure(self, request: Message) -> Message:

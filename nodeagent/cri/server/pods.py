@@ -18,6 +18,7 @@ from nodeagent.cri.server import memory
 from nodeagent.cri.server.containers import Containers
 from nodeagent.cri.server.filters import passes, plain
 from nodeagent.runtime.interface import Runtime, SandboxState, SandboxStatus
+from nodeagent.runtime.service import HANDLERS
 
 _CONFIG = "PodSandboxConfig"
 
@@ -39,11 +40,13 @@ class Pods:
         given = request.get("config")
         if not given:
             raise ValueError("RunPodSandbox needs a config")
-        if request["runtime_handler"]:
-            raise ValueError(f'no runtime for "{request["runtime_handler"]}" is configured')
+        handler = request["runtime_handler"]
+        if handler not in HANDLERS:
+            raise ValueError(f'failed to get sandbox runtime: no runtime for "{handler}" is configured')
         config = configs.sandbox_from_cri(given)
         annotations = memory.remember(config.annotations, _CONFIG, given)
-        status = await self._runtime.run_sandbox(dataclasses.replace(config, annotations=annotations))
+        config = dataclasses.replace(config, annotations=annotations, runtime_handler=handler)
+        status = await self._runtime.run_sandbox(config)
         try:
             write_files(os.path.join(self._directory, status.id), given, config.host_network)
         except OSError as error:
