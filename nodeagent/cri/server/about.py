@@ -7,8 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 
 from nodeagent.cri.codec import Message
-from nodeagent.runtime.interface import Runtime
-from nodeagent.runtime.service import HANDLERS
+from nodeagent.runtime.interface import HANDLERS, Runtime
 
 NAME, API_VERSION, KUBELET_API_VERSION = "wherry", "v1", "0.1.0"
 _FEATURES = {"recursive_read_only_mounts": True, "user_namespaces": True}

@@ -17,8 +17,7 @@ from nodeagent.cri.grpc.status import Code, GrpcError
 from nodeagent.cri.server import memory
 from nodeagent.cri.server.containers import Containers
 from nodeagent.cri.server.filters import passes, plain
-from nodeagent.runtime.interface import Runtime, SandboxState, SandboxStatus
-from nodeagent.runtime.service import HANDLERS
+from nodeagent.runtime.interface import HANDLERS, Runtime, SandboxState, SandboxStatus
 
 _CONFIG = "PodSandboxConfig"
 
