@@ -10,8 +10,7 @@ Hence `_socket` and the C halves of json without the Python around them: a third
 import _socket
 import os
 import struct
-from json.decoder import JSONDecoder
-from json.encoder import c_make_encoder, encode_basestring_ascii  # type: ignore[attr-defined]
+from _json import encode_basestring_ascii, make_encoder, make_scanner
 
 LIMIT = 65536  # bytes of a message
 MAX_FDS = 8
@@ -20,7 +19,17 @@ SEQPACKET = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
 
 Socket = _socket.socket
 
-_scan = JSONDecoder().scan_once  # type: ignore[attr-defined]
+
+class _Plain:
+    """What json.decoder.JSONDecoder() would tell its C half. Importing that package would bring re and enum along,
+    whose megabyte every shim would carry, scattered among what it uses."""
+
+    strict = True
+    object_hook = object_pairs_hook = None
+    parse_float, parse_int, parse_constant = float, int, float
+
+
+_scan = make_scanner(_Plain)  # type: ignore[arg-type]
 _space = _socket.CMSG_SPACE(MAX_FDS * 4)
 
 
@@ -28,7 +37,7 @@ def _refuse(value: object) -> object:
     raise TypeError(f"not for a message: {value!r}")
 
 
-_pieces = c_make_encoder(None, _refuse, encode_basestring_ascii, None, ":", ",", False, False, True)
+_pieces = make_encoder(None, _refuse, encode_basestring_ascii, None, ":", ",", False, False, True)
 
 
 def encode(message: "dict[str, object]") -> bytes:

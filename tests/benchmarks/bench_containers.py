@@ -1,8 +1,8 @@
-"""Start and finish of /bin/true: ours against crun, interleaved, one at a time and 30 at once; and what processes cost.
+"""Start and finish of /bin/true: ours against crun and runc, interleaved, one at a time and 30 at once.
 
 Both sides make everything new each time: all namespaces, cgroups, an overlay root with `volatile`, the default
 capabilities and seccomp filter, and remove it all. Ours is a pod (sandbox, container, events, state on disk) driven
-through the same interface that the agent uses; crun gets a bundle and `crun run`. `pod` counts the sandbox, too,
+through the same interface that the agent uses; crun and runc get a bundle and `run`. `pod` counts the sandbox, too,
 `container` only create, start, exit and remove in a sandbox that is there.
 
     python tests/benchmarks/bench_containers.py [--rounds N] [--dir DIR] [--json FILE]
@@ -90,17 +90,20 @@ class Ours:
         await self.runtime.remove_sandbox(sandbox.id)
 
 
-class Crun:
-    """crun with a bundle a container; its overlay is mounted and unmounted as an engine would do it."""
+class Oci:
+    """crun or runc with a bundle a container; its overlay is mounted and unmounted as an engine would do it."""
 
-    def __init__(self, base: Path, layer: str) -> None:
-        self._base = base / "crun"
+    def __init__(self, program: str, base: Path, layer: str) -> None:
+        """`program`: crun or runc."""
+        self._base = base / program
+        self._command = ["crun", "--cgroup-manager=cgroupfs"] if program == "crun" else [program]
+        self._program = program
         self._layer = layer
         self._count = 0
 
     def bundle(self) -> tuple[str, str]:
         self._count += 1
-        name = f"wherry-bench-{os.getpid()}-{self._count}"
+        name = f"wherry-bench-{self._program}-{os.getpid()}-{self._count}"
         directory = self._base / name
         for part in ("upper", "work", "rootfs"):
             (directory / part).mkdir(parents=True)
@@ -113,12 +116,12 @@ class Crun:
         root = f"{directory}/rootfs".encode() + b"\0"
         call("mount", b"overlay\0", root, b"overlay\0", 0, overlay.encode() + b"\0", path=overlay)
         process = await asyncio.create_subprocess_exec(
-            "crun", "--cgroup-manager=cgroupfs", "run", "--bundle", directory, name,
+            *self._command, "run", "--bundle", directory, name,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
         _, errors = await process.communicate()
         if process.returncode != 0:
-            raise RuntimeError(f"crun: {errors.decode()}")
+            raise RuntimeError(f"{self._program}: {errors.decode()}")
         call("umount2", root, 0, path=directory)
         shutil.rmtree(directory)
 
@@ -203,7 +206,8 @@ async def measure(rounds: int, directory: str) -> dict[str, float]:
         (layer / part).mkdir(parents=True)
     shutil.copy("/bin/busybox", layer / "bin/busybox")
     (layer / "bin/true").symlink_to("busybox")
-    ours, crun = Ours(base, str(layer)), Crun(base, str(layer))
+    ours = Ours(base, str(layer))
+    peers = {name: Oci(name, base, str(layer)) for name in ("crun", "runc") if shutil.which(name)}
     listener = None
     try:
         await ours.runtime.start()
@@ -214,26 +218,30 @@ async def measure(rounds: int, directory: str) -> dict[str, float]:
             await ours.container(standing.id)
 
         for _ in range(3):
-            await one(ours.pod), await one(container), await one(crun.run)
-        single: dict[str, list[float]] = {"pod": [], "container": [], "crun": []}
-        bursts: dict[str, list[tuple[float, float]]] = {"pod": [], "crun": []}
+            for action in (ours.pod, container, *(peer.run for peer in peers.values())):
+                await one(action)
+        single: dict[str, list[float]] = {"pod": [], "container": [], **{name: [] for name in peers}}
+        bursts: dict[str, list[tuple[float, float]]] = {"pod": [], **{name: [] for name in peers}}
         for _ in range(rounds):
             single["pod"].append(await one(ours.pod))
-            single["crun"].append(await one(crun.run))
+            for name, peer in peers.items():
+                single[name].append(await one(peer.run))
             single["container"].append(await one(container))
         for _ in range(max(3, rounds // 10)):
             bursts["pod"].append(await burst(ours.pod))
-            bursts["crun"].append(await burst(crun.run))
+            for name, peer in peers.items():
+                bursts[name].append(await burst(peer.run))
         shim_dirty, _ = private_kb(ours.runtime._pods.all[standing.id].pid)
         _, zygote_rss = private_kb(ours.zygote.pid)
         result = {f"{name}_ms": statistics.median(values) for name, values in single.items()}
         for name, values in bursts.items():
             result[f"{name}_burst_ms"] = statistics.median(v[0] for v in values)
             result[f"{name}_burst_cpu_ms"] = statistics.median(v[1] for v in values)
-        result["pod_to_crun"] = result["pod_ms"] / result["crun_ms"]
-        result["container_to_crun"] = result["container_ms"] / result["crun_ms"]
-        result["burst_to_crun"] = result["pod_burst_ms"] / result["crun_burst_ms"]
-        result["burst_cpu_to_crun"] = result["pod_burst_cpu_ms"] / result["crun_burst_cpu_ms"]
+        for name in peers:
+            result[f"pod_to_{name}"] = result["pod_ms"] / result[f"{name}_ms"]
+            result[f"container_to_{name}"] = result["container_ms"] / result[f"{name}_ms"]
+            result[f"burst_to_{name}"] = result["pod_burst_ms"] / result[f"{name}_burst_ms"]
+            result[f"burst_cpu_to_{name}"] = result["pod_burst_cpu_ms"] / result[f"{name}_burst_cpu_ms"]
         result["shim_private_dirty_kb"] = shim_dirty
         result["zygote_rss_kb"] = zygote_rss
         result["agent_peak_rss_kb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -267,6 +275,11 @@ def figures() -> Iterator[Figure]:
     for name, what in (("pod_ms", "pod (sandbox and container)"), ("container_ms", "container in its pod")):
         aim = 0.4 * r["crun_ms"]
         yield Figure(f"{what}: start, finish", r[name], "ms", aim, r["crun_ms"], "crun, interleaved", "median of 30")
+    if "runc_ms" in r:
+        note = "median of 30; no aim of its own: crun is the faster one"
+        yield Figure("pod, beside runc", r["pod_ms"], "ms", None, r["runc_ms"], "runc, interleaved", note)
+        cpu, peer = r["pod_burst_cpu_ms"], r["runc_burst_cpu_ms"]
+        yield Figure("pod of a burst, CPU, beside runc", cpu, "ms", None, peer, "runc, interleaved", "whole machine")
     note = f"{AT_ONCE} at once, each"
     yield Figure("pod of a burst", r["pod_burst_ms"], "ms", None, r["crun_burst_ms"], "crun, interleaved", note)
     cpu, peer = r["pod_burst_cpu_ms"], r["crun_burst_cpu_ms"]

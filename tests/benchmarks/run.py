@@ -29,6 +29,7 @@ ORDER = (
     "idle",
     "pods",
     "containers",
+    "density",
     "streams",
     "api",
     "lists",

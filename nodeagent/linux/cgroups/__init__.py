@@ -33,7 +33,7 @@ __all__ = ["Cgroups", "Layout", "Limits", "Usage", "detect", "v1", "v2"]
 
 _V1 = {"memory": v1_memory, "cpu": v1_cpu, "pids": v1_pids, "cpuset": v1_cpuset, "hugetlb": v1_hugetlb}
 _V2 = {"memory": v2_memory, "cpu": v2_cpu, "pids": v2_pids, "cpuset": v2_cpuset, "hugetlb": v2_hugetlb}
-_ALWAYS = ("memory", "cpu", "cpuacct", "pids")  # v1: what every container has a directory in
+_ALWAYS = ("memory", "cpu", "pids")  # v1: what every container has a directory in; cpuacct, too, where no v2 counts
 _DEVICES = "wherry-devices"  # v1: one shared directory, for its rules are the same for every confined container
 
 
@@ -44,7 +44,8 @@ class Cgroups:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self._devices_made = False
-        used = [layout.v1[c] for c in (*_ALWAYS, "cpuset", "hugetlb") if c in layout.v1]
+        self._always = _ALWAYS if layout.v2 else (*_ALWAYS, "cpuacct")
+        used = [layout.v1[c] for c in (*_ALWAYS, "cpuacct", "cpuset", "hugetlb") if c in layout.v1]
         self._tops = list(dict.fromkeys([*used, *([layout.v2] if layout.v2 else [])]))
 
     def create(self, path: str, limits: Limits) -> None:
@@ -150,7 +151,11 @@ class Cgroups:
         return [f"{top}/{path}" for top in self._tops]
 
     def _v1_for(self, limits: Limits) -> list[str]:
-        wanted = [*_ALWAYS, *(["cpuset"] if limits.cpuset_cpus else []), *(["hugetlb"] if limits.hugepages else [])]
+        wanted = [
+            *self._always,
+            *(["cpuset"] if limits.cpuset_cpus else []),
+            *(["hugetlb"] if limits.hugepages else []),
+        ]
         seen: dict[str, str] = {}  # cpu and cpuacct are often one hierarchy: one entry is enough to join
         for controller in wanted:
             directory = self.layout.v1.get(controller)

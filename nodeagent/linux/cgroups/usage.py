@@ -1,7 +1,8 @@
 """What a cgroup has used: its counters, read from whichever hierarchies the machine has. What is not there counts 0.
 
 v1: cpuacct.usage (ns), memory.usage_in_bytes and memory.stat's total_* (the cgroup with those below), pids.current.
-v2: cpu.stat's usage_usec, memory.current and memory.stat, pids.current, and the pressure files (PSI).
+v2: cpu.stat's usage_usec, memory.current and memory.stat, pids.current, and the pressure files (PSI). A v2 hierarchy
+beside v1 counts CPU and pressure without any controller: that spares every container a directory in cpuacct.
 The working set is usage less inactive file pages: what the kernel could not take back at once (kubelet's definition).
 """
 
@@ -57,10 +58,6 @@ def _v2(directory: str) -> Usage | None:
         return None
     stat = _table_or_nothing(f"{directory}/memory.stat")
     used = _number(f"{directory}/memory.current")
-    psi = {}
-    for resource in PSI:
-        with contextlib.suppress(OSError):
-            psi.update({(resource, kind): p for kind, p in pressures(read(f"{directory}/{resource}.pressure")).items()})
     return Usage(
         cpu_ns=cpu.get("usage_usec", 0) * 1000,
         memory_bytes=used,
@@ -70,14 +67,26 @@ def _v2(directory: str) -> Usage | None:
         page_faults=stat.get("pgfault", 0),
         major_page_faults=stat.get("pgmajfault", 0),
         pids=_number(f"{directory}/pids.current"),
-        psi=psi,
+        psi=_psi(directory),
     )
+
+
+def _psi(directory: str) -> dict[tuple[str, str], Pressure]:
+    found = {}
+    for resource in PSI:
+        with contextlib.suppress(OSError):
+            lines = pressures(read(f"{directory}/{resource}.pressure"))
+            found.update({(resource, kind): pressure for kind, pressure in lines.items()})
+    return found
 
 
 def _v1(layout: Layout, path: str) -> Usage | None:
     memory, cpu, pids = (f"{layout.v1.get(c, '')}/{path}" for c in ("memory", "cpuacct", "pids"))
     stat = _table_or_nothing(f"{memory}/memory.stat") if "memory" in layout.v1 else {}
-    cpu_ns = _number(f"{cpu}/cpuacct.usage", missing=-1) if "cpuacct" in layout.v1 else 0
+    if layout.v2:
+        cpu_ns = _table_or_nothing(f"{layout.v2}/{path}/cpu.stat").get("usage_usec", -1) * 1000
+    else:
+        cpu_ns = _number(f"{cpu}/cpuacct.usage", missing=-1) if "cpuacct" in layout.v1 else 0
     if cpu_ns < 0 or ("memory" in layout.v1 and not stat):
         return None
     used = _number(f"{memory}/memory.usage_in_bytes")
@@ -91,6 +100,7 @@ def _v1(layout: Layout, path: str) -> Usage | None:
         page_faults=stat.get("total_pgfault", 0),
         major_page_faults=stat.get("total_pgmajfault", 0),
         pids=_number(f"{pids}/pids.current") if "pids" in layout.v1 else 0,
+        psi=_psi(f"{layout.v2}/{path}") if layout.v2 else {},
     )
 
 
