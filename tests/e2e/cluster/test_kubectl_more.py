@@ -143,5 +143,5 @@ def test_python_client_runs_commands(cluster: Any, namespace: str) -> None:
         shell.write_stdin("echo out; echo err >&2; exit 4\n")
         shell.run_forever(timeout=20)
         assert (shell.read_stdout(), shell.read_stderr(), shell.returncode) == ("out\n", "err\n", 4)
-        shell.close()
+        shell.sock.shutdown()  # `close` does nothing once the other side has closed
         api.rest_client.pool_manager.clear()
