@@ -84,6 +84,8 @@ def _binding(obj: Object, kinds: tuple[str, ...]) -> list[Cause]:
             if not subject.get("namespace"):
                 causes.append(required(f"{at}.namespace"))
         elif kind in ("User", "Group"):
+            if not subject.get("name"):
+                causes.append(invalid_value(f"{at}.name", "", f"{kind.lower()} name cannot be empty"))
             if group != GROUP:
                 causes.append(not_supported(f"{at}.apiGroup", group, (GROUP,)))
         else:

@@ -259,3 +259,12 @@ def test_a_claim_grows_when_it_is_bound(faults: Faults) -> None:
     assert faults(claim("1Gi", "Bound"), claim("2Gi", "Bound")) == [
         "spec.resources.requests.storage: Forbidden: field can not be less than status.capacity"
     ]
+
+
+def test_subjects_of_bindings_have_names(faults: Faults) -> None:
+    binding = make("rbac.authorization.k8s.io/v1", "RoleBinding", roleRef={"kind": "Role", "name": "r"},
+                   subjects=[{"kind": "User", "name": ""}])  # fmt: skip
+    assert faults(binding) == [
+        "subjects[0].name: Required value",
+        'subjects[0].name: Invalid value: "": user name cannot be empty',
+    ]
