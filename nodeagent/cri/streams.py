@@ -26,7 +26,7 @@ from nodeagent.server.upgrade import Wire
 
 _EXEC_PROTOCOL = "v4.channel.k8s.io"
 _CONNECT_S = 10.0
-_REFUSAL_S = 0.02  # within which a refused connection to a port is usually known
+_REFUSAL_S = 0.05  # within which a refused connection to a port is known, even on a busy machine
 _LONGEST_ERROR = 64 * 1024
 _KILLED = 137
 
