@@ -179,7 +179,10 @@ async def test_a_slow_agent_does_not_fill_the_server(server: Any) -> None:
     """An agent that answers 101 to SPDY and never reads: the client's writes must come to a stop."""
     halted, over = asyncio.Event(), asyncio.Event()
 
+    writers: list[asyncio.StreamWriter] = []
+
     async def spdy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"POST /portForward/default/web")
         writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\nfirst")
@@ -188,9 +191,6 @@ async def test_a_slow_agent_does_not_fill_the_server(server: Any) -> None:
         writer.write(b"second")
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         await halted.wait()
-        writer.transport.abort()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
         over.set()
 
     issued = server._ca.issue(profiles.NODEAGENT_SERVER, datetime.now(UTC), node="n", names=["127.0.0.1"])
@@ -217,12 +217,14 @@ async def test_a_slow_agent_does_not_fill_the_server(server: Any) -> None:
                 await writer.drain()
     assert memory(server._process.pid) - before < 24 * MB
     halted.set()
-    writer.transport.abort()
     await over.wait()
     agent.close()
+    for each in (writer, *writers):
+        each.transport.abort()
+        with contextlib.suppress(OSError):
+            await each.wait_closed()
     await agent.wait_closed()
-    for _ in range(3):
-        await asyncio.sleep(0)  # for the transports, TLS and below it, to let go of their sockets
+    await asyncio.sleep(0.05)  # TLS lets go of the sockets below it in its own time
 
 
 async def test_an_agent_that_is_away(kubectl: Any, agent: Agent, server: Any) -> None:
