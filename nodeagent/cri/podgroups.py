@@ -1,13 +1,18 @@
-"""The pods' cgroups when a foreign runtime runs the containers: it makes only theirs, below the pod's. As with kubelet,
-the pod's own cgroup, its limits and its end are the agent's business."""
+"""The pods' cgroups when a foreign runtime runs the containers, which makes only theirs, below the pod's.
+
+As with kubelet, the pod's own cgroup, its limits and its end are the agent's business. On v1 its end is in every
+hierarchy: runc makes the pod's directory also in those that we do not use (blkio, freezer, …).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 from collections.abc import Iterable
 
-from nodeagent.linux.cgroups import Cgroups, Limits, Usage
+from nodeagent.linux.cgroups import Cgroups, Limits, Usage, detect
 from nodeagent.runtime.interface import LinuxResources, RuntimeFailure
 
 log = logging.getLogger(__name__)
@@ -17,10 +22,11 @@ _SUMMED = ("cpu_ns", "memory_bytes", "working_set_bytes", "rss_bytes", "page_fau
 
 
 class PodGroups:
-    """Cgroups by sandbox. Paths are relative to the node's cgroup."""
+    """Cgroups by sandbox. Paths are relative to the node's cgroup, `root`, itself relative to the mounts' tops."""
 
-    def __init__(self, cgroups: Cgroups) -> None:
-        self._cgroups = cgroups
+    def __init__(self, root: str) -> None:
+        self._cgroups = Cgroups(detect(root or "/"))
+        self._tops = [os.path.join(point, root.strip("/")) for point in hierarchies()]
         self._paths: dict[str, str] = {}
 
     def make(self, path: str, resources: LinuxResources) -> bool:
@@ -69,7 +75,23 @@ class PodGroups:
         log.warning("cgroup_stays_busy path=%s", path)
 
     def remove(self, path: str) -> bool:
-        return self._cgroups.remove(path.strip("/")) if path.strip("/") else True
+        """Whether nothing is left of it."""
+        path = path.strip("/")
+        if not path:
+            return True
+        removed = self._cgroups.remove(path)
+        for top in self._tops:
+            for directory, _, _ in os.walk(os.path.join(top, path), topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(directory)
+        return removed and not any(os.path.isdir(os.path.join(top, path)) for top in self._tops)
+
+
+def hierarchies() -> list[str]:
+    """Where the hierarchies of cgroups v1 are mounted, named ones too."""
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        lines = [line.partition(" - ") for line in file]
+    return [left.split()[4] for left, _, right in lines if right.startswith("cgroup ")]
 
 
 def _limits(resources: LinuxResources) -> Limits:

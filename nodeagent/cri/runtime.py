@@ -23,7 +23,6 @@ from nodeagent.cri.codec import Message
 from nodeagent.cri.grpc.status import Code
 from nodeagent.cri.podgroups import PodGroups
 from nodeagent.cri.watch import News
-from nodeagent.linux.cgroups import Cgroups, detect
 from nodeagent.runtime.interface import (
     ContainerConfig,
     ContainerEvent,
@@ -55,7 +54,7 @@ class CriRuntime:
     def __init__(self, client: Client, *, cgroup_root: str = "") -> None:
         self._client = client
         self._cgroup_root = cgroup_root
-        self._groups = PodGroups(Cgroups(detect(cgroup_root or "/")))
+        self._groups = PodGroups(cgroup_root)
         self._news = News()
         self._watching: asyncio.Task[None] | None = None
         self._forwards: set[asyncio.Task[None]] = set()

@@ -17,6 +17,7 @@ from nodeagent.cri import cni
 from nodeagent.cri.client import Client
 from nodeagent.cri.grpc.client import Channel
 from nodeagent.cri.images import CriImages
+from nodeagent.cri.podgroups import PodGroups
 from nodeagent.cri.runtime import CriRuntime
 from nodeagent.cri.server.service import CriServer
 from nodeagent.linux.cgroups import Cgroups, detect
@@ -119,15 +120,16 @@ async def runtime_kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIt
 @contextlib.asynccontextmanager
 async def served(kit: Kit, images: ImageService, tmp_path: Path) -> AsyncIterator[Kit]:
     """The same runtime as a client of our own CRI server sees it: both sides of the seam in one."""
-    server = CriServer(kit.runtime, images, str(tmp_path / "root"))
+    server, parent = CriServer(kit.runtime, images, str(tmp_path / "root")), f"wherry-cri-{os.getpid()}"
     await server.listen(str(tmp_path / "cri.sock"))
-    runtime = CriRuntime(Client(Channel(str(tmp_path / "cri.sock"))), cgroup_root=f"wherry-cri-{os.getpid()}")
+    runtime = CriRuntime(Client(Channel(str(tmp_path / "cri.sock"))), cgroup_root=parent)
     await runtime.start()
     try:
         yield dataclasses.replace(kit, runtime=runtime, signals=False, exec_fails_late=True)
     finally:
         await runtime.close()
         await server.close()
+        PodGroups("").remove(parent)
 
 
 @contextlib.asynccontextmanager
@@ -146,7 +148,7 @@ async def over_containerd(daemon: containerd.Containerd, tmp_path: Path) -> Asyn
         for sandbox in await runtime.sandboxes():
             await runtime.remove_sandbox(sandbox.id)
         await runtime.close()
-        Cgroups(detect("/")).remove(parent)
+        PodGroups("").remove(parent)
 
 
 def busybox_layer(directory: Path) -> str:

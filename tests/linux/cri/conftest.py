@@ -14,8 +14,8 @@ from nodeagent.cri import cni
 from nodeagent.cri.client import Client
 from nodeagent.cri.grpc.client import Channel
 from nodeagent.cri.images import CriImages
+from nodeagent.cri.podgroups import PodGroups
 from nodeagent.cri.runtime import CriRuntime
-from nodeagent.linux.cgroups import Cgroups, detect
 from nodeagent.runtime.interface import ContainerConfig, PodIdentity, SandboxConfig, SandboxStatus
 from tests.linux import containerd
 
@@ -31,7 +31,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[containerd.Cont
             yield found
         finally:
             subprocess.run(["ip", "link", "delete", BRIDGE], check=False, capture_output=True)
-            Cgroups(detect("/")).remove(GROUP)
+            PodGroups("").remove(GROUP)
 
 
 @dataclass

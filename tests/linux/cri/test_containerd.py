@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from nodeagent.cri.podgroups import hierarchies
 from nodeagent.linux.cgroups import Cgroups, detect
 from nodeagent.runtime.interface import (
     ContainerState,
@@ -132,7 +133,7 @@ async def test_limits_in_the_pods_own_cgroup(foreign: Foreign) -> None:
     pod, inner = groups.usage(path), groups.usage(f"{path}/{container_id}")
     assert pod is not None and inner is not None and (pod.limit_bytes, inner.limit_bytes) == (1 << 27, 1 << 25)
     await foreign.runtime.remove_sandbox(sandbox.id)
-    assert groups.usage(path) is None
+    assert groups.usage(path) is None and not [top for top in hierarchies() if os.path.exists(f"{top}/{path}")]
 
 
 async def test_configuration_arrives(foreign: Foreign) -> None:
