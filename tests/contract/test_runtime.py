@@ -64,7 +64,7 @@ class Kit:
 def foreign_runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[containerd.Containerd]:
     with containerd.running(tmp_path_factory.mktemp("containerd")) as daemon:
         name = f"wcri{os.getpid()}"
-        text = cni.conflist("10.213.7.0/24", name, 1400, str(daemon.directory / "addresses"))
+        text = cni.conflist(f"10.212.{os.getpid() % 250}.0/24", name, 1400, str(daemon.directory / "addresses"))
         cni.ensure(str(daemon.cni), text)
         try:
             yield daemon

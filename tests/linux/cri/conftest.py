@@ -1,4 +1,4 @@
-"""One containerd for all tests of this directory, with our own CNI configuration in it."""
+"""One containerd for all tests of a file, with our own CNI configuration in it."""
 
 import asyncio
 import os
@@ -19,11 +19,11 @@ from nodeagent.cri.runtime import CriRuntime
 from nodeagent.runtime.interface import ContainerConfig, PodIdentity, SandboxConfig, SandboxStatus
 from tests.linux import containerd
 
-BRIDGE, SUBNET = f"wcb{os.getpid()}", "10.213.9.0/24"
+BRIDGE, SUBNET = f"wcb{os.getpid()}", f"10.213.{os.getpid() % 250}.0/24"
 GROUP = f"wherry-cri-{os.getpid()}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[containerd.Containerd]:
     with containerd.running(tmp_path_factory.mktemp("containerd")) as found:
         cni.ensure(str(found.cni), cni.conflist(SUBNET, BRIDGE, 1400, str(found.directory / "addresses")))

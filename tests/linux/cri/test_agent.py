@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from nodeagent.cri.foreign import Parts, connect
 from nodeagent.cri.podgroups import PodGroups
 from nodeagent.pods.volumes import places
 from tests.linux import containerd
-from tests.linux.cri.conftest import GROUP
+from tests.linux.cri.conftest import GROUP, SUBNET
 
 pytestmark = pytest.mark.root
 KUBECONFIG = """
@@ -83,7 +84,7 @@ async def node(daemon: containerd.Containerd, tmp_path: Path) -> AsyncIterator[N
         async with asyncio.timeout(20):
             await ready.wait()
         await until(lambda: api.get("nodes", "node-cri"))
-        api.put({**(api.get("nodes", "node-cri") or {}), "spec": {"podCIDR": "10.213.9.0/24"}})
+        api.put({**(api.get("nodes", "node-cri") or {}), "spec": {"podCIDR": SUBNET}})
         yield Node(api, agent, parts)
     finally:
         for sandbox in await parts.runtime.sandboxes():
@@ -112,7 +113,7 @@ async def test_a_pods_life(node: Node, tmp_path: Path) -> None:
     )
     await until(lambda: node.container("web").get("ready"))
     status = node.status("web")
-    assert status["phase"] == "Running" and status["podIP"].startswith("10.213.9.")
+    assert status["phase"] == "Running" and ipaddress.ip_address(status["podIP"]) in ipaddress.ip_network(SUBNET)
     [container] = await node.parts.runtime.containers()
     assert node.container("web")["containerID"].endswith(container.id)
     log = Path(container.log_path)
