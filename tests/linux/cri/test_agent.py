@@ -14,8 +14,11 @@ from controlplane.client.fake import FakeAPI
 from controlplane.client.resources import PODS
 from nodeagent.agent import Agent
 from nodeagent.config import Config
+from nodeagent.cri.client import Client
 from nodeagent.cri.foreign import Parts, connect
+from nodeagent.cri.grpc.client import Channel
 from nodeagent.cri.podgroups import PodGroups
+from nodeagent.cri.runtime import CriRuntime
 from nodeagent.pods.volumes import places
 from tests.linux import containerd
 from tests.linux.cri.conftest import GROUP, SUBNET
@@ -87,11 +90,13 @@ async def node(daemon: containerd.Containerd, tmp_path: Path) -> AsyncIterator[N
         api.put({**(api.get("nodes", "node-cri") or {}), "spec": {"podCIDR": SUBNET}})
         yield Node(api, agent, parts)
     finally:
-        for sandbox in await parts.runtime.sandboxes():
-            await parts.runtime.remove_sandbox(sandbox.id)
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+        left = CriRuntime(Client(Channel(str(daemon.socket))))  # the agent, had it lived, would make them again
+        for sandbox in await left.sandboxes():
+            await left.remove_sandbox(sandbox.id)
+        await left.close()
         (daemon.cni / "05-theirs.conflist").unlink()
         places.unmount(str(root / "memory"))
         PodGroups("").remove(GROUP)
