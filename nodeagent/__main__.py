@@ -3,8 +3,8 @@
 import sys
 
 from controlplane.daemon import main
-from nodeagent.agent import serve
 from nodeagent.config import Config
+from nodeagent.serve import serve
 
 if __name__ == "__main__":
     sys.exit(main(Config, serve))

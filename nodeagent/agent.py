@@ -4,7 +4,7 @@
          ^                                                 │
          └──── status, Node, Lease, events ────────────────┘        server: logs, exec ── runtime
 
-`serve` builds the real runtime, images and network; `Agent` takes whatever has their interfaces. The API server may be
+`serve.py` makes the real runtime, images and network; `Agent` takes whatever has their interfaces. The API server may be
 away at the start and at any time later: what runs goes on, what is to be said is said when it is back. Stopping the
 agent (or killing it) touches no container.
 """
@@ -16,8 +16,7 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -32,7 +31,7 @@ from controlplane.client.certificates import (
 from controlplane.client.events import Recorder
 from controlplane.client.informer import Informer
 from controlplane.client.resources import NODES, SERVICES
-from controlplane.client.rest import Client, from_kubeconfig
+from controlplane.client.rest import Client
 from controlplane.systemd import on_liveness
 from controlplane.tls import ServerTls
 from nodeagent import machine, node
@@ -64,7 +63,7 @@ from nodeagent.server.http import Server
 from nodeagent.server.routes import Routes
 
 if TYPE_CHECKING:
-    from nodeagent.cri.server.service import CriServer
+    pass
 
 T = TypeVar("T")
 
@@ -427,76 +426,3 @@ def _own_address(kubeconfig: str) -> str:
 
     url = urlsplit(credentials.from_kubeconfig(kubeconfig).server)
     return machine.address_towards(url.hostname or "127.0.0.1", url.port or 443)
-
-
-async def serve(config: Config, ready: Callable[[], None]) -> None:
-    """The node agent on this machine, until cancelled."""
-    if config.container_runtime_endpoint:
-        await _serve_with_foreign_runtime(config, ready)
-    else:
-        await _serve_with_own_runtime(config, ready)
-
-
-async def _serve_with_foreign_runtime(config: Config, ready: Callable[[], None]) -> None:
-    from nodeagent.cri import foreign
-
-    try:
-        parts = foreign.connect(
-            config.container_runtime_endpoint, cgroup_root=config.cgroup_root, root_dir=config.root_dir,
-            cluster_cidr=config.cluster_cidr, cni_conf_dir=config.cni_conf_dir,
-        )  # fmt: skip
-    except ValueError as error:
-        raise daemon.ConfigError(str(error)) from None
-    client = from_kubeconfig(config.kubeconfig, "wherry-nodeagent")
-    await Agent(config, client, parts.runtime, parts.images, parts.network).run(ready)
-
-
-async def _serve_with_own_runtime(config: Config, ready: Callable[[], None]) -> None:
-    from nodeagent.images.door import Door
-    from nodeagent.images.endpoints import Registries
-    from nodeagent.images.service import LocalImages
-    from nodeagent.network.network import LinuxPodNetwork, NetworkConfig
-    from nodeagent.runtime.service import LinuxRuntime
-
-    root = Path(config.root_dir)
-    network = LinuxPodNetwork(NetworkConfig(str(root / "network"), config.cluster_cidr))
-    mirrors: dict[str, Sequence[str]] = {}
-    for entry in config.registry_mirrors:
-        registry, _, url = entry.partition("=")
-        mirrors[registry] = [*mirrors.get(registry, ()), url]
-    images = LocalImages(
-        root / "images",
-        preload=Path(config.image_preload_dir) if config.image_preload_dir else None,
-        registries=Registries(mirrors, config.insecure_registries, config_dir=config.registry_config_dir),
-    )
-    runtime = LinuxRuntime(
-        config.root_dir, config.state_dir, config.runtime_socket, images, network, cgroup_root=config.cgroup_root
-    )
-    client = from_kubeconfig(config.kubeconfig, "wherry-nodeagent")
-
-    async def prepare() -> None:
-        await images.start()
-        if config.images_socket:
-            door.open()
-
-    async def started() -> None:
-        if served is not None:
-            await served.listen(config.cri_socket)
-
-    agent = Agent(config, client, runtime, images, network, prepare, started)
-    served = _cri_server(config, runtime, images, lambda: agent.readiness.network) if config.cri_socket else None
-    door = Door(images, config.images_socket, agent.image_use.now, agent.images.changed)
-    try:
-        await agent.run(ready)
-    finally:
-        if served is not None:
-            await served.close()
-        await door.close()
-        await images.close()
-
-
-def _cri_server(config: Config, runtime: Runtime, images: ImageService, network: Callable[[], str]) -> CriServer:
-    from nodeagent.cri.server.service import CriServer
-
-    version = config.kubernetes_version.lstrip("v").partition("+")[0]
-    return CriServer(runtime, images, config.root_dir, version=version, network=network)

@@ -28,10 +28,10 @@ C = TypeVar("C")
 
 def preload() -> None:
     """Import every daemon, so that each is a fork away and all share the memory of what they import."""
-    import nodeagent.agent
     import nodeagent.images.service
     import nodeagent.network.network
-    import nodeagent.runtime.service  # noqa: F401
+    import nodeagent.runtime.service
+    import nodeagent.serve  # noqa: F401
 
 
 def of(lab: Lab, node: Node) -> list[Service]:
@@ -116,8 +116,8 @@ def _runtime() -> list[str]:
 
 
 def _nodeagent(lab: Lab, node: Node) -> Callable[[Callable[[], None]], None]:
-    from nodeagent.agent import serve
     from nodeagent.config import Config
+    from nodeagent.serve import serve
 
     config = _config(
         Config, node_name=node.name, node_ip=node.address, cluster_cidr=lab.cluster_cidr,

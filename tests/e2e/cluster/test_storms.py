@@ -131,6 +131,7 @@ def left_on(cluster) -> dict[str, set[str]]:  # type: ignore[no-untyped-def]
 
 def test_agent_killed_all_the_time_while_pods_come_and_go(cluster, namespace: str, eventually: Callable) -> None:  # type: ignore[no-untyped-def, type-arg]
     kubectl, chance = cluster.kubectl(), random.Random(20261121)
+    others = left_on(cluster)  # of earlier tests' pods, which may still be ending
     volumes = "volumeMounts: [{name: v, mountPath: /v}, {name: m, mountPath: /m}]"
     manifest = "---".join(pod(f"pod-{n}", "sleep 1000", volumes) + VOLUMES for n in range(8))
     kubectl("apply", "-n", namespace, "-f", "-", stdin=manifest)
@@ -144,7 +145,7 @@ def test_agent_killed_all_the_time_while_pods_come_and_go(cluster, namespace: st
         eventually("the pods are gone", lambda: not kubectl("get", "pods", "-n", namespace, "-o", "name"), 60)
 
     def left() -> bool:
-        found = {kind: names for kind, names in left_on(cluster).items() if names}
+        found = {kind: names - others[kind] for kind, names in left_on(cluster).items() if names - others[kind]}
         assert not found, found
         return True
 
