@@ -4,8 +4,8 @@
          ^                                                 │
          └──── status, Node, Lease, events ────────────────┘        server: logs, exec ── runtime
 
-`serve.py` makes the real runtime, images and network; `Agent` takes whatever has their interfaces. The API server may be
-away at the start and at any time later: what runs goes on, what is to be said is said when it is back. Stopping the
+`serve.py` makes the real runtime, images and network; `Agent` takes whatever has their interfaces. The API server may
+be away at the start and at any time later: what runs goes on, what is to be said is said when it is back. Stopping the
 agent (or killing it) touches no container.
 """
 
